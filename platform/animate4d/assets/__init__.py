@@ -1,0 +1,1 @@
+"""Any 3D model in: read, pose, normalise to the canonical box, or generate."""

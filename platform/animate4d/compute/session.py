@@ -1,0 +1,82 @@
+"""Connect to Ray the same way from every job: plain `python jobs/x.py`, `ray job submit`, or a test.
+
+A cluster that already runs (RAY_ADDRESS, or `ray start` on this machine) is joined; otherwise a small private one is
+started and stopped again. Workers do not inherit the driver's `sys.path`, so a package imported from a checkout is
+shipped as `py_modules`; an installed one (site-packages) is expected on every node.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from animate4d.core.errors import ClusterError
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+LOCAL_OBJECT_STORE_BYTES = 512 * 1024**2
+"""Rows travel as encoded bytes, so half a gigabyte is plenty; Ray's default takes 30 % of the memory."""
+
+
+@contextmanager
+def ray_session(*, cpus: int | None = None) -> Iterator[None]:
+    """Hold a connection to Ray for the duration of a block.
+
+    Args:
+        cpus: size of the private cluster if one has to be started; default all cores.
+
+    Raises:
+        ClusterError: RAY_ADDRESS names a cluster that does not answer.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    try:
+        ray.init(address="auto", runtime_env=shipped_code(), **quiet)
+    except ConnectionError as error:
+        if os.environ.get("RAY_ADDRESS"):
+            raise ClusterError(
+                f"no Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: start it (ray start --head), "
+                "or unset RAY_ADDRESS to run on this machine alone"
+            ) from error
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+            runtime_env={"env_vars": {"PYTHONPATH": str(PACKAGE.parent)}},
+            **quiet,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def shipped_code() -> dict[str, Any]:
+    """Return the runtime environment that brings this package to the workers of a cluster that already runs."""
+    return {} if "site-packages" in PACKAGE.parts else {"py_modules": [str(PACKAGE)]}
+
+
+def require_resources(*, cpus: float = 0, gpus: float = 0) -> None:
+    """Fail at once, with a sentence, where Ray would wait for ever.
+
+    Raises:
+        ClusterError: no single node has what one task asks for.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+        have = ", ".join(f"{node.get('CPU', 0):g} CPU / {node.get('GPU', 0):g} GPU" for node in nodes)
+        raise ClusterError(f"one task needs {cpus:g} CPU and {gpus:g} GPU, but no node has them (nodes: {have})")

@@ -1,0 +1,1 @@
+"""Dataclass configs: command line generated from them, saved and hashed as JSON."""

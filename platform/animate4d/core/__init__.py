@@ -1,0 +1,1 @@
+"""Nouns only: cameras, meshes, clips, tracks, splats, motion, errors and hashes. numpy, no files, no learning."""

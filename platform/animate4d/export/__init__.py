@@ -1,0 +1,1 @@
+"""A motion to what people open: animated GLB, splats, video, thumbnail, gallery page."""

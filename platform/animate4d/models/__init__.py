@@ -1,0 +1,1 @@
+"""MV-VDM, the multi-view video diffusion model: network, codec, text encoder, model folder."""

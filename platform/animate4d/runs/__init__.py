@@ -1,0 +1,1 @@
+"""MLflow only: runs, metrics, images, tables and the model registry."""

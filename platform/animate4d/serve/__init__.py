@@ -1,0 +1,1 @@
+"""The HTTP service on Ray Serve over the same pipeline."""

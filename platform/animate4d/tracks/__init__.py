@@ -1,0 +1,1 @@
+"""Point trackers behind one protocol: exact, OpenCV; queries and sampling of points."""

@@ -1,0 +1,1 @@
+"""Objectives, the training step, DeepSpeed, checkpoints and the Ray Train entry."""
