@@ -1,0 +1,122 @@
+"""The `animate4d` command: one sub-command per job, generated from the jobs' config dataclasses. Nothing but wiring.
+
+`--help` of any job imports only its config module; Ray, torch and the rest load when a job really runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+from animate4d.core.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Command:
+    """One sub-command: where its config dataclass and its `run(config) -> exit code` live, as "module:name"."""
+
+    config: str
+    run: str
+    summary: str
+
+
+COMMANDS = {
+    "demo": Command(
+        config="animate4d.demo.config:DemoConfig",
+        run="animate4d.demo.run:run_demo",
+        summary="The whole road on this machine: objects, shards, training, four animations, a gallery.",
+    ),
+    "animate": Command(
+        config="animate4d.pipeline.config:AnimateConfig",
+        run="animate4d.demo.jobs:animate_one",
+        summary="Animate one 3D model from a sentence.",
+    ),
+    "generate-objects": Command(
+        config="animate4d.assets.config:GenerateObjectsConfig",
+        run="animate4d.demo.jobs:generate",
+        summary="Write procedural animated GLBs with captions.",
+    ),
+    "build-shards": Command(
+        config="animate4d.batch.shards_config:BuildShardsConfig",
+        run="animate4d.batch.shards:build_shards",
+        summary="Render every clip of every asset into WebDataset shards.",
+    ),
+    "train": Command(
+        config="animate4d.training.config:TrainConfig",
+        run="animate4d.demo.jobs:train",
+        summary="Train the multi-view video diffusion model with track supervision.",
+    ),
+    "animate-batch": Command(
+        config="animate4d.batch.config:AnimateBatchConfig",
+        run="animate4d.batch.run:animate_batch",
+        summary="Animate every row of a manifest over the Ray pool.",
+    ),
+    "serve": Command(
+        config="animate4d.serve.config:ServeConfig",
+        run="animate4d.serve.run:serve",
+        summary="Serve animations over HTTP on Ray Serve.",
+    ),
+    "evaluate": Command(
+        config="animate4d.training.evaluate_config:EvaluateConfig",
+        run="animate4d.demo.jobs:evaluate",
+        summary="Score a model on held-out clips against repeating frame 0 and the mean motion.",
+    ),
+}
+
+
+def main() -> None:
+    """Entry point of the `animate4d` command."""
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in COMMANDS:
+        sys.exit(run_job(arguments[0], arguments[1:], program=f"animate4d {arguments[0]}"))
+    asked = not arguments or arguments[0] in ("-h", "--help")
+    if arguments and arguments[0] in ("-V", "--version"):
+        from animate4d import __version__
+
+        print(__version__)
+        sys.exit(0)
+    if not asked:
+        print(f"animate4d: there is no command '{arguments[0]}'", file=sys.stderr)
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    text = "\n".join(["usage: animate4d COMMAND [OPTIONS]", "", "Animate any static 3D model from a sentence.", "", *lines])
+    print(f"{text}\n\n`animate4d COMMAND --help` explains a command.", file=sys.stdout if asked else sys.stderr)
+    sys.exit(0 if asked else 2)
+
+
+def run_job(name: str, arguments: list[str] | None = None, *, program: str | None = None) -> int:
+    """Parse a job's options and run it.
+
+    Args:
+        name: a key of `COMMANDS`.
+        arguments: command-line words; default those of this process.
+        program: how the job was called, for its help text.
+
+    Returns:
+        The exit code: 0 done, 1 done with failed parts, 2 a user's mistake (one line on stderr), 130 interrupted.
+        Set ANIMATE4D_DEBUG=1 to see the traceback of a mistake too.
+    """
+    import tyro
+
+    command = COMMANDS[name]
+    config = tyro.cli(load(command.config), args=arguments, prog=program, description=command.summary)
+    try:
+        return load(command.run)(config)
+    except UserError as error:
+        if os.environ.get("ANIMATE4D_DEBUG"):
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def load(target: str) -> Any:
+    """Import "module:name" and return the named object."""
+    module, name = target.split(":")
+    return getattr(importlib.import_module(module), name)
