@@ -24,5 +24,5 @@ def hash_json(value: Any) -> str:
 
 
 def slug(text: str) -> str:
-    """Turn any text into a name of lower-case letters, digits, '-' and '_' that is safe as a file name and never empty."""
+    """Turn any text into a name of lower-case letters, digits, '-' and '_' that is safe as a file name."""
     return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")[:80] or "unnamed"

@@ -1,6 +1,7 @@
 """The fitted motion of an object: a deformation graph whose nodes translate and rotate over time.
 
-vertex(t) = sum over its K nodes of weight * (R_k(t) (v - g_k) + g_k + t_k(t)): linear blend skinning, so a Motion *is* a glTF skin.
+vertex(t) = sum over its K nodes of weight * (R_k(t) (v - g_k) + g_k + t_k(t)). That is linear blend skinning, so a
+motion *is* a glTF skin.
 """
 
 from __future__ import annotations
