@@ -1,0 +1,246 @@
+"""WebDataset shards: plain tar files whose members are `<key>.<member>`, beside an `index.json`.
+
+A tar that was cut between two members reads silently as a shorter one, so the index keeps sample count, byte size and
+sha256 of every shard and reading checks all three. Only the member types written here are accepted; keys have no dots.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from animate4d.core.errors import ShardError
+from animate4d.core.hashing import hash_file
+from animate4d.io.atomic import sync_file, sync_folder, temporary_name, write_json
+
+INDEX_NAME = "index.json"
+INDEX_SCHEMA = 1
+MEMBER = re.compile(r"meta\.json|view_\d{2,3}\.webp|(tracks|flow|latents)\.npz")
+KEY = re.compile(r"[a-z0-9_-]{1,160}")
+SHARD = re.compile(r"shard-(\d{6})\.tar")
+MAX_MEMBER_BYTES = 256 * 1024**2
+"""A 16-frame strip at 512 px is about 8 MB; anything near this limit is not a sample of ours."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardInfo:
+    """What the index knows about one shard.
+
+    Attributes:
+        name: file name inside the folder.
+        samples: number of samples.
+        bytes: file size.
+        sha256: of the file, hex.
+        keys: sample keys in the order they are stored.
+    """
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+    keys: tuple[str, ...]
+
+
+class ShardWriter:
+    """Append samples to a folder of shards.
+
+    A shard gets its final name only when it is complete, and enters the index right after; numbering continues after
+    the shards that are there. Use as a context manager: a block that raises leaves the unfinished shard out.
+    """
+
+    def __init__(self, folder: Path, max_samples: int = 32) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.max_samples = max_samples
+        self._infos = refresh_index(folder)
+        self._keys: list[str] = []
+        self._tar: tarfile.TarFile | None = None
+        self._temporary: Path | None = None
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        elif self._tar is not None and self._temporary is not None:
+            self._tar.close()
+            self._temporary.unlink(missing_ok=True)
+
+    @property
+    def unfinished(self) -> tuple[str, ...]:
+        """Keys written since the last complete shard; a crash now would lose them."""
+        return tuple(self._keys)
+
+    def write(self, key: str, members: Mapping[str, bytes]) -> None:
+        """Add one sample; completes the shard when it is full."""
+        if not KEY.fullmatch(key):
+            raise ValueError(f"sample key {key!r}: use a-z, 0-9, '-' and '_' only")
+        for member in members:
+            if not MEMBER.fullmatch(member):
+                raise ValueError(f"member {member!r} of sample {key} is not a type that shards hold")
+        if self._tar is None:
+            self._temporary = temporary_name(self.folder / "shard.tar")
+            self._tar = tarfile.open(self._temporary, "w", format=tarfile.GNU_FORMAT)  # noqa: SIM115 - open over calls
+        for member, data in members.items():
+            entry = tarfile.TarInfo(f"{key}.{member}")
+            entry.size = len(data)
+            self._tar.addfile(entry, io.BytesIO(data))
+        self._keys.append(key)
+        if len(self._keys) >= self.max_samples:
+            self.close()
+
+    def close(self) -> None:
+        """Complete the open shard, if any, and write the index."""
+        if self._tar is not None and self._temporary is not None:
+            self._tar.close()
+            sync_file(self._temporary)
+            number = max((int(info.name[6:12]) for info in self._infos), default=-1) + 1
+            name = f"shard-{number:06d}.tar"
+            info = describe(self._temporary, name, tuple(self._keys))
+            self._temporary.rename(self.folder / name)
+            sync_folder(self.folder)
+            self._infos.append(info)
+            self._tar, self._temporary, self._keys = None, None, []
+        save_index(self.folder, self._infos)
+
+
+def read_index(folder: Path) -> list[ShardInfo]:
+    """Read `index.json`.
+
+    Raises:
+        ShardError: the folder has no readable index, or the index names something that is not a shard.
+    """
+    path = folder / INDEX_NAME
+    try:
+        content = json.loads(path.read_text())
+        infos = [ShardInfo(**{**entry, "keys": tuple(entry["keys"])}) for entry in content["shards"]]
+    except FileNotFoundError as error:
+        raise ShardError(f"{path} is missing: give a folder made by jobs/build_shards.py") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise ShardError(f"{path} is not an index of shards ({error}): build the shards again") from error
+    if content.get("schema") != INDEX_SCHEMA:
+        raise ShardError(f"{path} has schema {content.get('schema')!r}, this version reads {INDEX_SCHEMA}")
+    for info in infos:
+        if not SHARD.fullmatch(info.name):
+            raise ShardError(f"{path} names {info.name!r}, which is not a shard file name")
+    return infos
+
+
+def write_index(folder: Path) -> list[ShardInfo]:
+    """Rebuild `index.json` from the complete shards in a folder, reading only those it does not know yet."""
+    infos = refresh_index(folder)
+    save_index(folder, infos)
+    return infos
+
+
+def iterate_shard(path: Path, info: ShardInfo | None = None) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield (key, member -> bytes) of one shard, one sample in memory at a time.
+
+    Args:
+        path: the tar file.
+        info: its index entry; then size is checked before the first sample, count and sha256 after the last.
+
+    Raises:
+        ShardError: damaged, shorter than indexed, foreign member types, or members of a sample not side by side.
+    """
+    if info is not None:
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise ShardError(f"{path} is in the index but cannot be read: {error.strerror}") from error
+        if size != info.bytes:
+            raise ShardError(f"{path} has {size} bytes, its index says {info.bytes}: copy or build it again")
+    seen: set[str] = set()
+    try:
+        with open(path, "rb") as file:
+            stream = HashingReader(file)
+            with tarfile.open(fileobj=stream, mode="r|") as tar:  # type: ignore[call-overload]
+                key, members = "", dict[str, bytes]()
+                for entry in tar:
+                    found, member = member_of(path, entry)
+                    if found != key:
+                        if key:
+                            yield key, members
+                        if found in seen:
+                            raise ShardError(f"{path}: the members of sample {found} are not side by side")
+                        seen.add(found)
+                        key, members = found, {}
+                    body = tar.extractfile(entry)
+                    members[member] = body.read() if body else b""
+                    if len(members[member]) != entry.size:
+                        raise ShardError(f"{path}: {entry.name} is cut short: copy or build the shard again")
+                if key:
+                    yield key, members
+            digest = stream.finish()
+    except OSError as error:
+        raise ShardError(f"{path} cannot be read: {error.strerror or error}") from error
+    except tarfile.TarError as error:
+        raise ShardError(f"{path} is damaged ({error}): copy or build it again") from error
+    if info is not None and len(seen) != info.samples:
+        raise ShardError(f"{path} has {len(seen)} samples, its index says {info.samples}: copy or build it again")
+    if info is not None and digest != info.sha256:
+        raise ShardError(f"{path} does not match the sha256 in its index: copy or build it again")
+
+
+class HashingReader:
+    """A binary stream that hashes what is read from it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._digest = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        """Read and hash."""
+        data = self._stream.read(size)
+        self._digest.update(data)
+        return data
+
+    def finish(self) -> str:
+        """Hash what is left (a tar ends in padding that its reader does not touch) and return the hex digest."""
+        while self.read(1 << 20):
+            pass
+        return self._digest.hexdigest()
+
+
+def member_of(path: Path, entry: tarfile.TarInfo) -> tuple[str, str]:
+    """Split a tar entry's name into key and member type, refusing everything that we do not write."""
+    key, _, member = entry.name.partition(".")
+    if not entry.isfile() or not KEY.fullmatch(key) or not MEMBER.fullmatch(member):
+        raise ShardError(f"{path} holds {entry.name!r}, which is not a member of our shards; such files are not opened")
+    if entry.size > MAX_MEMBER_BYTES:
+        raise ShardError(f"{path}: {entry.name} claims {entry.size} bytes, more than the limit of {MAX_MEMBER_BYTES}")
+    return key, member
+
+
+def describe(path: Path, name: str, keys: tuple[str, ...]) -> ShardInfo:
+    """Make the index entry of a complete tar file."""
+    return ShardInfo(name=name, samples=len(keys), bytes=path.stat().st_size, sha256=hash_file(path), keys=keys)
+
+
+def refresh_index(folder: Path) -> list[ShardInfo]:
+    """Return entries for the shards that are in the folder now, from the index where name and size agree."""
+    known = {info.name: info for info in read_index(folder)} if (folder / INDEX_NAME).exists() else {}
+    infos = []
+    for path in sorted(folder.glob("shard-*.tar")):
+        if not SHARD.fullmatch(path.name):
+            continue
+        info = known.get(path.name)
+        if info is None or info.bytes != path.stat().st_size:
+            info = describe(path, path.name, tuple(key for key, _ in iterate_shard(path)))
+        infos.append(info)
+    return infos
+
+
+def save_index(folder: Path, infos: list[ShardInfo]) -> None:
+    """Write `index.json` atomically."""
+    content: dict[str, Any] = {"schema": INDEX_SCHEMA, "samples": sum(info.samples for info in infos)}
+    content["shards"] = [asdict(info) for info in infos]
+    write_json(folder / INDEX_NAME, content)
