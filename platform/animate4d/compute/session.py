@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +32,7 @@ def ray_session(*, cpus: int | None = None) -> Iterator[None]:
         cpus: size of the private cluster if one has to be started; default all cores.
 
     Raises:
-        ClusterError: RAY_ADDRESS names a cluster that does not answer.
+        ClusterError: a cluster is named but does not answer.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
@@ -40,15 +42,9 @@ def ray_session(*, cpus: int | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    try:
-        ray.init(address="auto", runtime_env=shipped_code(), **quiet)
-    except ConnectionError as error:
-        if os.environ.get("RAY_ADDRESS"):
-            raise ClusterError(
-                f"no Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: start it (ray start --head), "
-                "or unset RAY_ADDRESS to run on this machine alone"
-            ) from error
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    address = running_cluster()
+    if address is None:
         ray.init(
             address="local",
             num_cpus=cpus,
@@ -57,10 +53,37 @@ def ray_session(*, cpus: int | None = None) -> Iterator[None]:
             runtime_env={"env_vars": {"PYTHONPATH": str(PACKAGE.parent)}},
             **quiet,
         )
+    else:
+        try:
+            ray.init(address=address, runtime_env=shipped_code(), **quiet)
+        except ConnectionError as error:
+            raise ClusterError(
+                f"no Ray cluster answers at {address}: start it (ray start --head), log in to it "
+                "(RAY_AUTH_MODE=token), or unset RAY_ADDRESS to run on this machine alone"
+            ) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def running_cluster() -> str | None:
+    """Return the address of the cluster to join: RAY_ADDRESS, else what `ray start` left on this machine, else None.
+
+    Ray's own "auto" would also join the private cluster of any other job on this machine, and die with it.
+    """
+    if address := os.environ.get("RAY_ADDRESS"):
+        return address
+    note = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray" / "ray_current_cluster"
+    if not note.is_file():
+        return None
+    address = note.read_text().strip()
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=2).close()
+    except (OSError, ValueError):
+        return None  # left behind by a cluster that was killed
+    return address
 
 
 def shipped_code() -> dict[str, Any]:
