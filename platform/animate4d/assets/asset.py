@@ -1,0 +1,107 @@
+"""An asset: somebody's 3D model in the canonical frame, with its animations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from animate4d.assets.parts import Part
+from animate4d.core.errors import AssetError
+from animate4d.core.mesh import Mesh, Similarity
+from animate4d.core.splats import SplatCloud
+from animate4d.io.gltf import GltfDocument
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnimationClip:
+    """A named animation.
+
+    Attributes:
+        name: as in the file.
+        duration: seconds.
+    """
+
+    name: str
+    duration: float
+
+
+class Poser(Protocol):
+    """Something that gives a model's vertices in the user's frame at any time."""
+
+    def vertices(self, clip: int | None, time: float) -> np.ndarray:
+        """Return `[N, 3]` positions, at rest for clip None."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asset:
+    """A mesh or a cloud of splats in the canonical frame (exactly one of the two is set).
+
+    Attributes:
+        path: the file.
+        mesh: vertices in the pose asked for at loading.
+        splats: for 3DGS files.
+        clips: animations of the file.
+        to_canonical: the user's world frame, as in the file -> canonical.
+        source_sha256: of the file, or of the file and the siblings it needs.
+        warnings: what was left out or replaced, one sentence each.
+        parts: where runs of vertices came from; empty unless glTF.
+        document: the glTF file behind the mesh, None for other formats.
+        poser: moves the vertices in the user's frame, None for formats without animation.
+    """
+
+    path: Path
+    mesh: Mesh | None = None
+    splats: SplatCloud | None = None
+    clips: tuple[AnimationClip, ...] = ()
+    to_canonical: Similarity
+    source_sha256: str
+    warnings: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
+    document: GltfDocument | None = field(default=None, repr=False)
+    poser: Poser | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """File name without its suffix."""
+        return self.path.stem
+
+    def clip_number(self, clip: int | str) -> int:
+        """Return the number of a clip given by name or number.
+
+        Raises:
+            AssetError: there is no such clip, or several of that name.
+        """
+        names = [entry.name for entry in self.clips]
+        if isinstance(clip, str):
+            matches = [number for number, name in enumerate(names) if name == clip]
+            if len(matches) > 1:
+                raise AssetError(f"{self.path}: animations {matches} are all named {clip!r}; give the number instead")
+            if matches:
+                return matches[0]
+            if clip.isdecimal():
+                return self.clip_number(int(clip))
+        elif 0 <= clip < len(names):
+            return clip
+        if not names:
+            raise AssetError(f"{self.path}: has no animations, so no clip {clip!r}")
+        raise AssetError(
+            f"{self.path}: has no animation {clip!r}; it has {', '.join(names)} (numbers 0-{len(names) - 1})"
+        )
+
+    def vertices_at(self, clip: int, time: float) -> np.ndarray:
+        """Return `[N, 3]` float32 canonical vertices at `time` seconds of a clip, by the same similarity at every time.
+
+        Raises:
+            AssetError: there is no such clip, or the pose is not finite.
+        """
+        number = self.clip_number(clip)
+        if self.poser is None:
+            raise AssetError(f"{self.path}: has no animations")
+        vertices = self.to_canonical.apply(self.poser.vertices(number, time)).astype(np.float32)
+        if not np.isfinite(vertices).all():
+            raise AssetError(f"{self.path}: animation {self.clips[number].name!r} has no finite pose at {time} s")
+        return vertices

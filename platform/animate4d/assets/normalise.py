@@ -1,0 +1,41 @@
+"""The similarity that takes a user's model into the canonical box: z-up, front on +x, bounding sphere of radius 0.8."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from animate4d.core.mesh import Similarity
+
+CANONICAL_RADIUS = 0.8
+
+Up = Literal["y", "z", "-y"]
+"""Which way is up in a file. "y": glTF and OBJ, front +z. "z": Blender and mesh PLY, front -y. "-y": captured splats
+(x right, y down, z away from the viewer), front -z."""
+
+_AXES: dict[Up, np.ndarray] = {
+    "y": np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]),
+    "z": np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]),
+    "-y": np.array([[0.0, 0.0, -1.0], [1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]),
+}
+
+
+def canonical_similarity(points: np.ndarray, up: Up) -> Similarity:
+    """Fit the canonical sphere: its centre is the centre of the bounding box, its radius reaches the farthest point.
+
+    Args:
+        points: `[N, 3]` finite positions in the user's frame, at least one.
+        up: the up axis of that frame.
+
+    Raises:
+        ValueError: all points coincide, so there is no size to normalise.
+    """
+    rotation = _AXES[up]
+    turned = points.astype(np.float64) @ rotation.T
+    centre = (turned.min(0) + turned.max(0)) / 2
+    radius = float(np.sqrt(((turned - centre) ** 2).sum(1).max()))
+    if not radius > 0.0 or not np.isfinite(radius):
+        raise ValueError(f"bounding sphere of radius {radius}")
+    scale = CANONICAL_RADIUS / radius
+    return Similarity(scale=scale, rotation=rotation, translation=-scale * centre)
