@@ -63,7 +63,7 @@ def create_app(
         asset: Annotated[UploadFile, File(description="GLB, OBJ or PLY file")],
         prompt: Annotated[str, Form(min_length=1, max_length=MAX_PROMPT)],
         seed: Annotated[int, Form(ge=0, lt=2**63)] = 0,
-        strength: Annotated[float, Form(gt=0, le=4)] = 1.0,
+        strength: Annotated[float, Form(ge=0, le=3)] = 1.0,
         idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
     ) -> JSONResponse:
         """Submit a model and a sentence; poll the Location of the answer."""
@@ -79,8 +79,9 @@ def create_app(
             try:
                 await run_in_threadpool(check_asset, store, job)
             except AssetError as error:
+                detail = str(error).replace(f"{store.folder(job.id)}/", "")  # the client's name, not our path
                 store.remove(job.id)
-                raise HTTPException(422, f"asset: {error}") from error
+                raise HTTPException(422, f"asset: {detail}") from error
             submit(job.id)
         location = str(request.url_for("show_animation", job_id=job.id).path)
         return JSONResponse(describe(job, request, store), 202, {"Location": location})

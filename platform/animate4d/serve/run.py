@@ -1,0 +1,57 @@
+"""`python jobs/serve.py`: start Ray Serve, wait, stop on Ctrl-C."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from dataclasses import asdict, replace
+
+from animate4d.compute.session import ray_session
+from animate4d.core.errors import ClusterError
+from animate4d.serve.config import ServeConfig
+
+
+def serve(config: ServeConfig) -> int:
+    """Serve until interrupted; returns the exit code.
+
+    Raises:
+        ClusterError: the port is taken.
+        ModelError: there is no such model.
+    """
+    check_port(config)
+    os.environ.setdefault("RAY_SERVE_ENABLE_HA_PROXY", "0")  # it would listen on all interfaces
+    config = replace(config, out=config.out.absolute())
+    print(f"starting the service on http://{config.host}:{config.port} (about 15 s)", flush=True)
+    with ray_session(cpus=max(2, config.workers + 1)):
+        from ray import serve as ray_serve
+
+        from animate4d.serve.app import build
+
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        ray_serve.start(http_options={"host": config.host, "port": config.port})
+        ray_serve.run(build(asdict(config)), name="animate4d", route_prefix="/", logging_config={"log_level": "WARNING"})
+        here = f"http://{config.host}:{config.port}"
+        print(f"ready: try it at {here}/, read the contract at {here}/docs; Ctrl-C stops", flush=True)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            print("stopping", flush=True)
+        finally:
+            ray_serve.shutdown()
+    return 0
+
+
+def check_port(config: ServeConfig) -> None:
+    """Raise a ClusterError if somebody listens on the port already."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((config.host, config.port))
+        except OSError as error:
+            raise ClusterError(f"port {config.port} on {config.host} is not free ({error.strerror}): give --port") from error
