@@ -1,0 +1,207 @@
+"""MV-VDM: network, codec, text encoder and noise schedule as one model that saves to and loads from a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from animate4d.core.errors import ModelError
+from animate4d.models.card import model_card
+from animate4d.models.codec import make_codec
+from animate4d.models.config import MVVDMConfig
+from animate4d.models.text import TextStates, WordTableEncoder, make_text_encoder
+from animate4d.models.unet import MultiViewUNetMotionModel
+from animate4d.models.vocabulary import WORDS
+from animate4d.models.warp import split_head, warp_first_frame
+
+CONFIG_FILE, WEIGHTS_FILE, WORDS_FILE, CARD_FILE = "config.json", "model.safetensors", "words.json", "README.md"
+FROZEN_PARTS = ("codec.", "text.model.")
+"""Pretrained parts that stay in their own folders and are not copied into a model folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class MVVDMOutput:
+    """What the network says about a noisy clip.
+
+    Attributes:
+        x0: `[B, V, T, c, h, w]` clean latents (head "warp"), else None.
+        epsilon: the same shape, the noise (head "epsilon"), else None.
+        flow: `[B, V, T, 2, h, w]` half-image units (head "warp"), else None.
+        gate: `[B, V, T, 1, h, w]` logits (head "warp"), else None.
+        features: `[B, V, T, C, h', w']` at the tap, if asked for.
+    """
+
+    x0: torch.Tensor | None
+    epsilon: torch.Tensor | None
+    flow: torch.Tensor | None
+    gate: torch.Tensor | None
+    features: torch.Tensor | None
+
+
+class MVVDM(nn.Module):
+    """A multi-view video diffusion model conditioned on frame 0, cameras and a caption."""
+
+    def __init__(self, config: MVVDMConfig, *, words: Sequence[str] = WORDS) -> None:
+        super().__init__()
+        self.config = config
+        self.codec = make_codec(config)
+        self.text = make_text_encoder(config, words)
+        inputs = config.latent_channels * (2 if config.concat_first_frame else 1)
+        outputs = 3 * config.flow_cells**2 if config.head == "warp" else config.latent_channels
+        self.unet = MultiViewUNetMotionModel(config, in_channels=inputs, out_channels=outputs)
+        if config.train_adapters_only:
+            self.unet.freeze_base()
+        else:
+            self.unet.start_from_scratch()
+        self.scheduler = make_scheduler(config)
+
+    def encode(self, video: torch.Tensor) -> torch.Tensor:
+        """Turn `[B, V, T, 3, H, W]` in [-1, 1] into latents `[B, V, T, c, h, w]`."""
+        return self.codec.encode(video)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Turn latents `[B, V, T, c, h, w]` into `[B, V, T, 3, H, W]` in about [-1, 1]."""
+        return self.codec.decode(latents)
+
+    def embed_text(self, captions: Sequence[str]) -> TextStates:
+        """Encode captions; "" is the unconditional caption."""
+        return self.text(captions)
+
+    def forward(
+        self,
+        latents_noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        *,
+        camera: torch.Tensor,
+        text: TextStates | Sequence[str],
+        frame_index: torch.Tensor,
+        first_frame: torch.Tensor,
+        image_embeds: torch.Tensor | None = None,
+        return_features: bool = False,
+    ) -> MVVDMOutput:
+        """Predict clean latents or noise.
+
+        Args:
+            latents_noisy: `[B, V, T, c, h, w]`; position 0 along T is the condition frame.
+            timesteps: `[B]` int64.
+            camera: `[B, V, 4, 4]` camera-to-world.
+            text: encoded captions, or captions.
+            frame_index: `[B, T]` int64 true frame numbers, 0 first.
+            first_frame: `[B, V, c, h, w]` clean latents of frame 0.
+            image_embeds: `[B, V, e]` CLIP image embeddings of frame 0, if the network has image tokens.
+            return_features: whether to return the tapped features.
+        """
+        states = text if isinstance(text, TextStates) else self.embed_text(text)
+        frames = latents_noisy.shape[2]
+        sample = latents_noisy
+        if self.config.concat_first_frame:
+            sample = torch.cat((sample, first_frame[:, :, None].expand(-1, -1, frames, -1, -1, -1)), dim=3)
+        output, features = self.unet(
+            sample,
+            timesteps,
+            states.states,
+            camera=camera,
+            frame_index=frame_index,
+            pooled_text=states.pooled,
+            image_embeds=image_embeds,
+            return_features=return_features,
+        )
+        if self.config.head == "epsilon":
+            return MVVDMOutput(None, output, None, None, features)
+        flow, gate = split_head(output, self.config.flow_cells)
+        return MVVDMOutput(self.moved_latents(first_frame, flow, gate), None, flow, gate, features)
+
+    def moved_latents(self, first_frame: torch.Tensor, flow: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        """Return the clean latents that frame 0 `[B, V, c, h, w]` becomes under `[B, V, T, ...]` flow and gate logits."""
+        frames = flow.shape[2]
+        pictures = self.decode(first_frame)[:, :, None].expand(-1, -1, frames, -1, -1, -1).flatten(0, 2)
+        moved = warp_first_frame(pictures, flow.flatten(0, 2), gate.flatten(0, 2).sigmoid())
+        return self.encode(moved.unflatten(0, flow.shape[:3]))
+
+    def save_pretrained(self, folder: Path, card: dict[str, Any], *, half: bool = True) -> None:
+        """Write config, weights, vocabulary and model card into `folder`; frozen pretrained parts are left out.
+
+        Args:
+            folder: made if missing; the files of an earlier save are replaced.
+            card: what the model card should say (see `models.card`).
+            half: store weights as float16.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = {name: value for name, value in self.state_dict().items() if not name.startswith(FROZEN_PARTS)}
+        save_file(
+            {
+                name: (value.half() if half and value.is_floating_point() else value).contiguous().cpu()
+                for name, value in kept.items()
+            },
+            folder / WEIGHTS_FILE,
+            metadata={"format": "pt"},
+        )
+        if isinstance(self.text, WordTableEncoder):
+            (folder / WORDS_FILE).write_text(json.dumps(self.text.words) + "\n")
+        (folder / CONFIG_FILE).write_text(json.dumps(self.config.to_json(), indent=1) + "\n")
+        (folder / CARD_FILE).write_text(model_card(self.config, card))
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> MVVDM:
+        """Load a model folder in float32, ready for inference.
+
+        Raises:
+            ModelError: a file is missing, damaged, or does not fit the configuration.
+        """
+        config = MVVDMConfig.from_json(_read_json(folder / CONFIG_FILE))
+        words = _read_json(folder / WORDS_FILE) if config.text == "words" else WORDS
+        if not (folder / WEIGHTS_FILE).is_file():
+            raise ModelError(f"model weights not found: {folder / WEIGHTS_FILE}")
+        model = cls(config, words=words)
+        try:
+            weights = load_file(folder / WEIGHTS_FILE)
+        except SafetensorError as error:
+            raise ModelError(f"model weights are damaged: {folder / WEIGHTS_FILE}: {error}") from error
+        expected = {name: value for name, value in model.state_dict().items() if not name.startswith(FROZEN_PARTS)}
+        wrong = sorted(
+            name for name in expected.keys() | weights.keys() if _shape(expected, name) != _shape(weights, name)
+        )
+        if wrong:
+            raise ModelError(
+                f"model weights do not fit their config: {folder / WEIGHTS_FILE}: {len(wrong)} tensors differ, "
+                f"first {wrong[0]}"
+            )
+        model.load_state_dict(weights, strict=False)
+        return model.eval()
+
+
+def make_scheduler(config: MVVDMConfig) -> DDIMScheduler:
+    """Build the noise schedule: DDIM, eta 0, linear betas (AnimateDiff v2), spaced so that sampling starts at its own noisiest step."""
+    return DDIMScheduler(
+        num_train_timesteps=config.train_timesteps,
+        beta_start=config.beta_start,
+        beta_end=config.beta_end,
+        beta_schedule="linear",
+        clip_sample=False,
+        prediction_type="sample" if config.head == "warp" else "epsilon",
+        rescale_betas_zero_snr=config.zero_terminal_snr,
+        timestep_spacing="trailing" if config.zero_terminal_snr else "leading",
+        steps_offset=0 if config.zero_terminal_snr else 1,
+    )
+
+
+def _read_json(path: Path) -> Any:
+    if not path.is_file():
+        raise ModelError(f"not a model folder, file missing: {path}")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ModelError(f"model file is not valid JSON: {path}: {error}") from error
+
+
+def _shape(tensors: dict[str, torch.Tensor], name: str) -> torch.Size | None:
+    return tensors[name].shape if name in tensors else None

@@ -1,0 +1,149 @@
+"""Loss terms as pure functions: the two tracking losses of paper 001 and the terms of the warp head.
+
+Maps and points follow one convention: pixel centres at half-integers, so pixel x is x * w / W cells from the left edge of a map of w cells and
+2 x / W - 1 in normalised coordinates, whatever the map's size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, grid_sample, huber_loss, normalize
+
+TEMPERATURE = 0.07
+"""Soft-argmax temperature; colder ones lose the gradient when the peak is wrong (measured on shifted random maps)."""
+
+HUBER_DELTA = 1 / 32
+"""In normalised coordinates; the paper gives none."""
+
+
+def sample_descriptors(features: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Read feature vectors bilinearly.
+
+    Args:
+        features: `[..., C, h, w]`.
+        points: `[..., P, 2]` xy in [-1, 1] (picture edges).
+
+    Returns:
+        `[..., P, C]` float32.
+    """
+    lead = features.shape[:-3]
+    flat = features.flatten(0, -4).float()
+    grid = points.flatten(0, -3)[:, :, None].float().clamp(-1, 1)
+    sampled = grid_sample(flat, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled[..., 0].transpose(1, 2).unflatten(0, lead)
+
+
+def correspondence_loss(features: torch.Tensor, points: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """Pull descriptors of one track together in adjacent frames (paper 001 eq. 4).
+
+    Args:
+        features: `[B, V, T, C, h, w]` tapped diffusion features.
+        points: `[B, V, T, P, 2]` tracks, xy in [-1, 1].
+        visible: `[B, V, T, P]` in [0, 1].
+
+    Returns:
+        mean of 1 - cosine over adjacent pairs, weighted by the product of both visibilities; exactly 0 without any visible pair.
+    """
+    descriptors = normalize(sample_descriptors(features, points), dim=-1, eps=1e-6)
+    cosine = (descriptors[:, :, 1:] * descriptors[:, :, :-1]).sum(-1)
+    weight = visible[:, :, 1:] * visible[:, :, :-1]
+    return ((1 - cosine) * weight).sum() / weight.sum().clamp_min(1.0)
+
+
+def soft_argmax(features: torch.Tensor, points: torch.Tensor, *, temperature: float = TEMPERATURE) -> torch.Tensor:
+    """Find frame 0's points in every frame by the softmax-weighted mean of the cosine map.
+
+    Features are centred by frame 0's mean over cells first: network features share a large common part that would flatten the softmax.
+
+    Args:
+        features: `[B, V, T, C, h, w]`.
+        points: `[B, V, P, 2]` points in frame 0, xy in [-1, 1].
+        temperature: of the softmax.
+
+    Returns:
+        `[B, V, T, P, 2]` xy in [-1, 1].
+    """
+    height, width = features.shape[-2:]
+    maps = features.float()
+    maps = maps - maps[:, :, :1].mean(dim=(-1, -2), keepdim=True)
+    query = normalize(sample_descriptors(maps[:, :, 0], points), dim=-1, eps=1e-6)
+    cells = normalize(maps, dim=3, eps=1e-6).flatten(-2)
+    weight = (torch.einsum("bvpc,bvtcl->bvtpl", query, cells) / temperature).softmax(-1)
+    x = (torch.arange(width, device=maps.device) + 0.5) * (2 / width) - 1
+    y = (torch.arange(height, device=maps.device) + 0.5) * (2 / height) - 1
+    rows, columns = torch.meshgrid(y, x, indexing="ij")
+    return weight @ torch.stack((columns, rows), dim=-1).flatten(0, 1)
+
+
+def position_loss(
+    features: torch.Tensor,
+    points: torch.Tensor,
+    visible: torch.Tensor,
+    *,
+    temperature: float = TEMPERATURE,
+    delta: float = HUBER_DELTA,
+) -> torch.Tensor:
+    """Ask that frame 0's descriptor is found where the track says (paper 001 eq. 5).
+
+    Args:
+        features: `[B, V, T, C, h, w]` tapped diffusion features.
+        points: `[B, V, T, P, 2]` tracks, xy in [-1, 1]; frame 0 holds the queries.
+        visible: `[B, V, T, P]` in [0, 1].
+        temperature: of the soft-argmax.
+        delta: of PyTorch's `huber_loss`, which scales with it.
+
+    Returns:
+        Huber distance summed over x and y, averaged over frames after the first with weight visible; exactly 0 without any.
+    """
+    found = soft_argmax(features, points[:, :, 0], temperature=temperature)[:, :, 1:]
+    distance = huber_loss(found, points[:, :, 1:].float(), delta=delta, reduction="none").sum(-1)
+    weight = visible[:, :, 1:] * visible[:, :, :1]
+    return (distance * weight).sum() / weight.sum().clamp_min(1.0)
+
+
+def noise_loss(predicted: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Mean squared error on the noise of frames after the first (paper 001 eq. 3), tensors `[B, V, T, c, h, w]`."""
+    return (predicted[:, :, 1:] - noise[:, :, 1:]).square().mean()
+
+
+def object_cells(mask: torch.Tensor, cells: int) -> torch.Tensor:
+    """Mark the latent cells the object touches in a frame or touched in frame 0: `[B, V, T, 1, H, W]` coverage to `[B, V, T, 1, cells, cells]` 0/1."""
+    window = mask.shape[-1] // cells
+    touched = avg_pool2d(mask.flatten(0, 2), window).unflatten(0, mask.shape[:3]) > 0
+    return (touched | touched[:, :, :1]).to(mask.dtype)
+
+
+def latent_loss(
+    predicted: torch.Tensor, target: torch.Tensor, cells: torch.Tensor, *, object_weight: float
+) -> torch.Tensor:
+    """Squared error on clean latents `[B, V, T, c, h, w]` after the first frame, weighted 1 + object_weight on marked cells."""
+    squared = (predicted[:, :, 1:] - target[:, :, 1:]).square()
+    return (squared * (1 + object_weight * cells[:, :, 1:])).mean()
+
+
+def coarse_loss(predicted: torch.Tensor, target: torch.Tensor, *, window: int = 4) -> torch.Tensor:
+    """Squared error of `window` x `window` pixel means of frames `[B, V, T, 3, H, W]` after the first: where the object is, not its texture."""
+    difference = (predicted[:, :, 1:] - target[:, :, 1:]).flatten(0, 2)
+    return avg_pool2d(difference, window).square().mean()
+
+
+def flow_loss(flow: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Mean L1 distance of backward flows `[B, V, T, 2, h, w]` in half-image units inside the object, after the first frame.
+
+    Args:
+        flow: predicted.
+        target: exact.
+        weight: `[B, V, T, 1, h, w]` in [0, 1]: 1 where the frame shows the object (less where frame 0 does not show that point).
+    """
+    distance = (flow[:, :, 1:] - target[:, :, 1:]).abs().sum(3, keepdim=True)
+    inside = weight[:, :, 1:]
+    return (distance * inside).sum() / inside.sum().clamp_min(1.0)
+
+
+def gate_loss(gate: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of gate logits `[B, V, T, 1, h, w]` against coverage `[B, V, T, 1, H, W]`, after the first frame.
+
+    Without it the network fades moving parts out where its flow is unsure.
+    """
+    coverage = avg_pool2d(mask[:, :, 1:].flatten(0, 2), mask.shape[-1] // gate.shape[-1])
+    return binary_cross_entropy_with_logits(gate[:, :, 1:].flatten(0, 2), coverage.to(gate.dtype))

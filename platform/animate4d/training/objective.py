@@ -1,0 +1,107 @@
+"""The training objective: one noisy forward pass of a batch, and the weighted sum of its loss terms (paper 001 eq. 3 to 5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import nn
+
+from animate4d.models.mv_vdm import MVVDM, MVVDMOutput
+from animate4d.training.losses import (
+    coarse_loss,
+    correspondence_loss,
+    flow_loss,
+    gate_loss,
+    latent_loss,
+    noise_loss,
+    object_cells,
+    position_loss,
+)
+from animate4d.training.recipe import ObjectiveConfig
+
+if TYPE_CHECKING:
+    from animate4d.data.batch import TrainingBatch
+
+
+class Objective:
+    """Callable loss. Returns each term unweighted and their weighted sum under "loss"."""
+
+    def __init__(self, config: ObjectiveConfig) -> None:
+        self.config = config
+
+    def __call__(
+        self, model: nn.Module, batch: TrainingBatch, generator: torch.Generator | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Compute the loss of one batch.
+
+        Args:
+            model: an `MVVDM`, or a data-parallel wrapper with the model under `module`.
+            batch: frame 0 first along T, `frame_index` holding true frame numbers.
+            generator: source of noise, timesteps and dropped captions (CPU).
+
+        Returns:
+            0-dimensional tensors "loss", "diffusion", "correspondence", "position", and for the warp head "flow", "coarse", "gate".
+        """
+        network = cast(MVVDM, getattr(model, "module", model))
+        clean = network.encode(batch.video)
+        timesteps = self._timesteps(clean.shape[0], network, generator).to(clean.device)
+        noise = torch.randn(clean.shape, generator=generator).to(clean)
+        noisy = network.scheduler.add_noise(clean.flatten(1, 2), noise.flatten(1, 2), timesteps).view_as(clean)
+        first = clean[:, :, 0]
+        noisy[:, :, 0] = self._condition_frame(network, first, timesteps, noise[:, :, 0])
+        dropped = torch.rand(len(batch.captions), generator=generator) < self.config.drop_text
+        captions = ["" if drop else caption for drop, caption in zip(dropped.tolist(), batch.captions, strict=True)]
+        output: MVVDMOutput = model(
+            noisy,
+            timesteps,
+            camera=batch.camera,
+            text=captions,
+            frame_index=batch.frame_index,
+            first_frame=first,
+            return_features=self.config.correspondence > 0 or self.config.position > 0,
+        )
+        terms = self._picture_terms(network, output, batch, clean, noise)
+        if output.features is not None:
+            points = batch.tracks * (2 / batch.video.shape[-1]) - 1
+            inside = (points.abs() <= 1).all(-1)
+            visible = batch.visible * inside
+            terms["correspondence"] = correspondence_loss(output.features, points, visible)
+            terms["position"] = position_loss(output.features, points, visible)
+        weights = {"diffusion": 1.0} | {name: getattr(self.config, name) for name in terms if name != "diffusion"}
+        total = torch.stack([weights[name] * value for name, value in terms.items() if weights[name] > 0]).sum()
+        return {"loss": total, **{name: value.detach() for name, value in terms.items()}}
+
+    def _timesteps(self, count: int, network: MVVDM, generator: torch.Generator | None) -> torch.Tensor:
+        drawn = torch.rand(count, generator=generator)
+        if self.config.noisy_bias:
+            drawn = 1 - drawn.square()
+        steps = network.config.train_timesteps
+        return (drawn * steps).long().clamp_max(steps - 1)
+
+    @staticmethod
+    def _condition_frame(
+        network: MVVDM, first: torch.Tensor, timesteps: torch.Tensor, noise: torch.Tensor
+    ) -> torch.Tensor:
+        if network.config.first_frame_noise == "clean":
+            return first
+        betas = network.scheduler.betas.to(first)[timesteps]
+        return first + betas.view(-1, 1, 1, 1, 1) * noise
+
+    def _picture_terms(
+        self, network: MVVDM, output: MVVDMOutput, batch: TrainingBatch, clean: torch.Tensor, noise: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        if output.epsilon is not None:
+            return {"diffusion": noise_loss(output.epsilon, noise)}
+        assert output.x0 is not None
+        assert output.flow is not None
+        assert output.gate is not None
+        cells = object_cells(batch.mask, clean.shape[-1])
+        terms = {
+            "diffusion": latent_loss(output.x0, clean, cells, object_weight=self.config.object_weight),
+            "coarse": coarse_loss(network.decode(output.x0), batch.video),
+            "gate": gate_loss(output.gate, batch.mask),
+        }
+        if batch.flow is not None and batch.flow_mask is not None:
+            terms["flow"] = flow_loss(output.flow, batch.flow, batch.flow_mask)
+        return terms

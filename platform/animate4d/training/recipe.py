@@ -1,0 +1,111 @@
+"""The training recipe of each model preset: what is minimised, and with which optimiser. Plain numbers, no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from animate4d.core.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectiveConfig:
+    """Weights and probabilities of the training loss."""
+
+    correspondence: float = 0.1
+    """Weight of the correspondence loss on tapped features (paper 001 eq. 4, lambda 2)."""
+    position: float = 10.0
+    """Weight of the position loss on tapped features (paper 001 eq. 5, lambda 3)."""
+    object_weight: float = 4.0
+    """Extra weight of latent cells the object touches (warp head)."""
+    coarse: float = 4.0
+    """Weight of the squared error of 4x4-pixel means (warp head)."""
+    flow: float = 1.0
+    """Weight of the flow error inside the object (warp head)."""
+    gate: float = 0.05
+    """Weight of the gate's cross-entropy against coverage (warp head)."""
+    drop_text: float = 0.1
+    """Probability that a sample's caption is dropped (classifier-free guidance)."""
+    noisy_bias: bool = True
+    """Draw timesteps as 1 - u^2 instead of evenly: with a motion that the prompt determines, everything is decided at high noise."""
+
+    def __post_init__(self) -> None:
+        for name in ("correspondence", "position", "object_weight", "coarse", "flow", "gate"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"objective.{name} is {getattr(self, name)}: expected zero or more")
+        if not 0 <= self.drop_text < 1:
+            raise ConfigError(f"objective.drop_text is {self.drop_text}: expected 0 <= drop_text < 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerConfig:
+    """AdamW with warm-up, an optional final decay, clipping and an optional moving average of weights."""
+
+    learning_rate: float = 2e-3
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """AdamW betas."""
+    weight_decay: float = 0.01
+    """AdamW weight decay."""
+    clip: float = 1.0
+    """Largest gradient norm."""
+    warmup: int = 30
+    """Steps of linear warm-up."""
+    decay_share: float = 0.25
+    """Share of the run, at its end, over which the rate falls linearly to `final_share` of its peak; 0 keeps it constant."""
+    final_share: float = 0.02
+    """Learning rate at the last step, as a share of the peak."""
+    ema: float = 0.99
+    """Decay of the moving average of weights that is saved; 0 saves the weights themselves."""
+    batch_size: int = 4
+    """Samples per step over all workers."""
+    frames_per_step: int = 4
+    """Frames trained per step: frame 0 and others drawn at random; the clip's length trains all."""
+
+    def rate(self, step: int, steps: int) -> float:
+        """Return the learning rate of step `step` (from 0) in a run of `steps`."""
+        warm = min(1.0, (step + 1) / max(self.warmup, 1))
+        start = steps * (1 - self.decay_share)
+        if self.decay_share == 0 or step < start:
+            return self.learning_rate * warm
+        done = min(1.0, (step - start) / max(steps - start, 1.0))
+        return self.learning_rate * warm * (1 - done * (1 - self.final_share))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """Everything a training run needs to know besides the model and the data."""
+
+    objective: ObjectiveConfig
+    optimizer: OptimizerConfig
+
+
+def smoke() -> Recipe:
+    """Return the recipe measured on two CPU cores."""
+    return Recipe(objective=ObjectiveConfig(), optimizer=OptimizerConfig())
+
+
+def small() -> Recipe:
+    """Return the recipe for one GPU: `smoke` with a lower rate, a slower average and all frames."""
+    return Recipe(
+        objective=ObjectiveConfig(),
+        optimizer=OptimizerConfig(learning_rate=5e-4, warmup=500, ema=0.999, batch_size=8, frames_per_step=16),
+    )
+
+
+def paper() -> Recipe:
+    """Return paper 001's numbers (constant rate with warm-up, 16 samples per step, all frames); it gives no warm-up length."""
+    return Recipe(
+        objective=ObjectiveConfig(object_weight=0.0, coarse=0.0, flow=0.0, gate=0.0, noisy_bias=False),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-6,
+            betas=(0.9, 0.999),
+            warmup=1000,
+            decay_share=0.0,
+            ema=0.0,
+            batch_size=16,
+            frames_per_step=16,
+        ),
+    )
+
+
+RECIPES = {"smoke": smoke, "small": small, "paper": paper}
