@@ -68,7 +68,7 @@ def _grey(video: np.ndarray) -> np.ndarray:
 
 
 def _chain(grey: np.ndarray, queries: np.ndarray, mask: np.ndarray | None, step: Step) -> tuple[np.ndarray, np.ndarray]:
-    """Carry `[P, 2]` points through `[T, H, W]` images: positions `[T, P, 2]`, alive `[T, P]`; lost is lost for good."""
+    """Carry `[P, 2]` points through `[T, H, W]` images: positions `[T, P, 2]`, alive `[T, P]`; lost is lost."""
     height, width = grey.shape[1:]
     # OpenCV counts from the pixel centre, we from the image corner.
     points = queries.astype(np.float32) - 0.5

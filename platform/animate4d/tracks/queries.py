@@ -45,10 +45,8 @@ def eroded(mask: np.ndarray) -> np.ndarray:
     """Return the inside `[H, W]` bool of a `[H, W]` uint8 mask: 2 pixels off the rim at 256 (1 at 128 and below)."""
     solid = (mask >= SOLID).astype(np.uint8)
     radius = max(1, round(mask.shape[0] / 128))
-    border = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
-    inside = cv2.erode(
-        solid, np.ones((3, 3), np.uint8), iterations=radius, borderType=cv2.BORDER_CONSTANT, borderValue=0
-    )
+    kernel, border = np.ones((3, 3), np.uint8), cv2.BORDER_CONSTANT
+    inside = cv2.erode(solid, kernel, iterations=radius, borderType=border, borderValue=0)
     return (inside if inside.any() else solid).astype(bool)
 
 

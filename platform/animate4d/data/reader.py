@@ -1,0 +1,127 @@
+"""From an item to an example, in two halves: fetch (encoded bytes and labels, may run anywhere) and decode (late).
+
+Both loaders are made of these halves. What cannot be decoded is skipped, named, counted and replaced by another item
+drawn from the same seed; shards that are gone, cut or lack the wanted tracks stop the run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from animate4d.core.errors import ShardError
+from animate4d.core.hashing import hash_json
+from animate4d.data.batch import Example
+from animate4d.data.config import DataConfig
+from animate4d.data.decode import ItemDecoder
+from animate4d.data.labels import Labeller
+from animate4d.data.order import Item
+from animate4d.data.store import ShardStore
+from animate4d.tracks.build import EXACT
+
+log = logging.getLogger(__name__)
+
+SKIP_WINDOW = 1000
+"""Items over which the share of undecodable ones is judged at least, unless an epoch is shorter."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedItem:
+    """An item before decoding; small enough to travel.
+
+    Attributes:
+        sample: shard key.
+        group: view group.
+        members: the sample's members that this group needs.
+        labels: computed labels (`labels.read_labels`), empty for tracker "exact".
+        damage: why the item cannot be labelled, empty if nothing is wrong.
+    """
+
+    sample: str
+    group: int
+    members: Mapping[str, bytes]
+    labels: bytes = b""
+    damage: str = ""
+
+
+class ItemReader:
+    """Everything one process needs to turn items into examples.
+
+    Attributes:
+        fingerprint: hash of what decides the sequence of items.
+        skipped: id -> reason of the items that could not be decoded.
+    """
+
+    def __init__(self, config: DataConfig, *, cache_bytes: int = 0) -> None:
+        """Open the shards; raises ShardError or ConfigError where they do not fit."""
+        self.store = ShardStore(config.shards, cache_bytes=cache_bytes)
+        self.decoder = ItemDecoder.open(config, self.store)
+        self.order = self.decoder.order
+        self.skipped: dict[str, str] = {}
+        self.fingerprint = hash_json(
+            {"keys": self.store.keys, "groups": self.order.groups, "seed": config.seed, "visits": config.view_groups}
+        )
+        self._max_bad_share = config.max_bad_share
+        self._labels = config.tracker != EXACT
+        self._labeller = Labeller(config.tracker, config.grid, config.labels_folder) if self._labels else None
+        self._seen = self._bad = 0
+
+    def fetch(self, item: Item) -> EncodedItem:
+        """Read an item's members, without labels.
+
+        Raises:
+            ShardError: the shard is gone or damaged, or has no tracks where the tracker is "exact".
+        """
+        sample = self.store.keys[item.sample]
+        members = self.store.read(item.sample, self.decoder.members(item.group))
+        self.decoder.check_exact(sample, members)
+        return EncodedItem(sample=sample, group=item.group, members=members)
+
+    def label(self, encoded: EncodedItem) -> EncodedItem:
+        """Add computed labels, or the reason why there are none; items of tracker "exact" pass through."""
+        if self._labeller is None:
+            return encoded
+        labels, damage = b"", ""
+        try:
+            labels = self._labeller.label(encoded.members, self.decoder.views(encoded.group))
+        except ShardError as error:
+            damage = str(error)
+        return EncodedItem(
+            sample=encoded.sample, group=encoded.group, members=encoded.members, labels=labels, damage=damage
+        )
+
+    def example(self, item: Item, encoded: EncodedItem | None = None) -> Example:
+        """Return the example of an item, or of its replacement where it cannot be decoded.
+
+        Args:
+            item: the item.
+            encoded: the item fetched and labelled by someone else; None to do that here.
+
+        Raises:
+            ShardError: too many items cannot be decoded, or what `fetch` raises.
+        """
+        attempt, wanted = 0, item
+        while True:
+            encoded = encoded or self.label(self.fetch(wanted))
+            self._seen += 1
+            try:
+                if encoded.damage:
+                    raise ShardError(encoded.damage)
+                return self.decoder.decode(wanted, encoded.sample, encoded.members, encoded.labels or None)
+            except ShardError as error:
+                self._skip(encoded, error)
+            attempt, encoded = attempt + 1, None
+            wanted = self.order.replacement(item, attempt)
+
+    def _skip(self, encoded: EncodedItem, error: ShardError) -> None:
+        name = f"{encoded.sample}/{encoded.group}"
+        self._bad += 1
+        if name not in self.skipped:
+            self.skipped[name] = str(error)
+            log.warning("skipped %s: %s", name, error)
+        if self._bad > self._max_bad_share * max(self._seen, min(SKIP_WINDOW, self.order.epoch_items)):
+            raise ShardError(
+                f"{self._bad} of {self._seen} items read cannot be decoded (limit {self._max_bad_share:.0%}), the last "
+                f"one {name} in {self.store.folder}: {error}"
+            ) from error
