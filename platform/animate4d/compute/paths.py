@@ -8,6 +8,7 @@ results written there would be lost. In such a copy, relative output paths go be
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from pathlib import Path
 
 COPY_MARKERS = ("runtime_resources", "working_dir_files")
@@ -17,7 +18,7 @@ COPY_MARKERS = ("runtime_resources", "working_dir_files")
 def inside_job_copy(folder: Path | None = None) -> bool:
     """Return whether a folder (default: the current one) lies in a temporary copy made by `ray job submit`."""
     parts = (folder or Path.cwd()).parts
-    return any(pair == COPY_MARKERS for pair in zip(parts, parts[1:], strict=False))
+    return COPY_MARKERS in pairwise(parts)
 
 
 def durable_path(path: Path) -> Path:

@@ -30,3 +30,7 @@ class ConfigError(UserError):
 
 class ClusterError(UserError):
     """The cluster cannot give what was asked for."""
+
+
+class TrainingError(UserError):
+    """A training cannot go on; its last checkpoint is kept."""

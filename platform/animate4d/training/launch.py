@@ -1,0 +1,288 @@
+"""Start a training from a driver: check, place Ray Train workers, follow their metrics, stop them in good order.
+
+The workers write into the run folder, the driver only reads it; so a driver that is slow, or an observer whose server
+is away, never holds the training up.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from animate4d.compute.paths import durable_path, input_path
+from animate4d.compute.session import ray_session
+from animate4d.core.errors import ClusterError, ConfigError, TrainingError
+from animate4d.core.hashing import hash_json
+from animate4d.io.atomic import write_json, write_text
+from animate4d.io.shards import read_index
+from animate4d.models.config import model_preset
+from animate4d.training.checkpoint import STOP_FILE, check_same_run, list_checkpoints, newest_sound, step_of
+from animate4d.training.config import TrainConfig
+from animate4d.training.metrics_log import NAME as METRICS
+from animate4d.training.metrics_log import MetricsTail, read_rows
+from animate4d.training.observers import TrainObserver, TrainResult, TrainStart
+from animate4d.training.worker import OUTCOME, Assignment, read_outcome, train_worker
+
+POLL_SECONDS = 0.3
+RAY_LOADER_CPUS = 0.5
+"""CPUs asked per worker when Ray Data tasks must fit beside it; a full CPU each would starve them on two cores."""
+
+
+def train(
+    config: TrainConfig, observers: Sequence[TrainObserver] = (), *, make_parts: Callable[..., Any] | None = None
+) -> TrainResult:
+    """Train, or go on training, and return when the workers have ended.
+
+    SIGINT or SIGTERM in the main thread asks for a checkpoint and an orderly end; a second one ends at once.
+
+    Args:
+        config: the run; relative paths as in `compute.paths`.
+        observers: told about start, rows, pictures and end, in this order, on this thread.
+        make_parts: builds what is trained (see `parts.make_parts`, the default).
+
+    Raises:
+        ConfigError: the run folder holds another run, or a setting differs from the checkpoint's.
+        ShardError: the data folder has no index.
+        ClusterError: the cluster cannot hold the workers.
+        TrainingError: the loss is not finite, data or disk fail, or every checkpoint is damaged.
+    """
+    config = replace(
+        config,
+        data=input_path(config.data),
+        out=durable_path(config.out),
+        init=config.init and input_path(config.init),
+    )
+    resolved = resolve(config)
+    step = open_run(config, resolved)
+    with ray_session():
+        on_gpu = placed_on_gpu(config)
+        start = TrainStart(
+            out=config.out,
+            name=config.run_name or config.out.name,
+            resolved=resolved,
+            step=step,
+            steps=config.total_steps,
+            workers=config.workers,
+            on_gpu=on_gpu,
+        )
+        for observer in observers:
+            observer.started(start)
+        try:
+            result = follow(config, resolved, make_parts, start, observers)
+        except BaseException as error:
+            for observer in observers:
+                observer.ended(None, error)
+            raise
+        for observer in observers:
+            observer.ended(result, None)
+    return result
+
+
+def resolve(config: TrainConfig) -> dict[str, Any]:
+    """Return everything that decides a run's result, as JSON values; under "job" what does not.
+
+    Raises:
+        ShardError: the data folder has no index.
+    """
+    infos = read_index(config.data)
+    job = {"data": str(config.data), "out": str(config.out), "init": config.init and str(config.init)}
+    rhythm = ("threads", "checkpoint_every", "keep", "sample_every", "log_every", "max_failures")
+    return {
+        "preset": config.preset,
+        "model": model_preset(config.preset).to_json(),
+        "recipe": asdict(config.recipe()),
+        "steps": config.total_steps,
+        "workers": config.workers,
+        "loader": config.loader,
+        "tracker": config.tracker,
+        "seed": config.seed,
+        "data": {
+            "clips": sum(info.samples for info in infos),
+            "shards": len(infos),
+            "sha256": hash_json([info.sha256 for info in infos]),
+        },
+        "job": job | {name: getattr(config, name) for name in rhythm},
+    }
+
+
+def open_run(config: TrainConfig, resolved: dict[str, Any]) -> int:
+    """Make or reopen the run folder; returns the optimiser steps already done.
+
+    Raises:
+        ConfigError: it holds a run and resume is off, or the settings differ.
+        TrainingError: it has checkpoints, but none is sound.
+    """
+    out = config.out
+    existing = list_checkpoints(out)
+    step = 0
+    if existing and not config.resume:
+        raise ConfigError(
+            f"out: {out} holds a run with {len(existing)} checkpoints: "
+            "add --resume to go on with it, or give another --out"
+        )
+    if existing:
+        found = newest_sound(out)
+        if found.folder is None:
+            raise TrainingError(
+                f"no checkpoint in {out} is whole: {'; '.join(found.damaged)}: start with another --out"
+            )
+        for sentence in found.damaged:
+            sys.stderr.write(f"warning: {sentence}; going on from {found.folder.name}\n")
+        check_same_run(found.folder, resolved)
+        step = step_of(found.folder)
+    elif config.resume:
+        sys.stderr.write(f"nothing to resume in {out}: starting at step 0\n")
+    out.mkdir(parents=True, exist_ok=True)
+    for name in (STOP_FILE, OUTCOME):
+        (out / name).unlink(missing_ok=True)
+    write_json(out / "config.json", resolved)
+    return step
+
+
+def placed_on_gpu(config: TrainConfig) -> bool:
+    """Return whether the workers get GPUs, from what the cluster has rather than from this machine.
+
+    Raises:
+        ClusterError: the cluster is too small for the workers, for which Ray would wait for ever.
+    """
+    import ray
+
+    have = ray.cluster_resources()
+    cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
+    if 0 < gpus < config.workers:
+        raise ClusterError(
+            f"--workers {config.workers} need a GPU each, but the cluster has {gpus:g}: give fewer workers"
+        )
+    if cpus < config.workers * worker_cpus(config):
+        raise ClusterError(
+            f"--workers {config.workers} need {config.workers * worker_cpus(config):g} CPUs, "
+            f"but the cluster has {cpus:g}: give fewer workers or start more nodes"
+        )
+    return gpus >= config.workers
+
+
+def worker_cpus(config: TrainConfig) -> float:
+    """Return the CPUs asked from Ray per worker."""
+    return RAY_LOADER_CPUS if config.loader == "ray" else 1.0
+
+
+def follow(
+    config: TrainConfig,
+    resolved: dict[str, Any],
+    make_parts: Callable[..., Any] | None,
+    start: TrainStart,
+    observers: Sequence[TrainObserver],
+) -> TrainResult:
+    """Run the workers in a thread and pass on what they write until they end."""
+    out = config.out
+    tail, pictures = MetricsTail(out, start.step), set(drawn(out))
+    run = threading.Thread(target=(fit := Fit(config, resolved, make_parts, start.on_gpu)).run, name="ray-train")
+    with stop_on_signal(out):
+        run.start()
+        alive = True
+        while alive:
+            run.join(POLL_SECONDS)
+            alive = run.is_alive()
+            rows = tail.new_rows()
+            fresh = [image for image in drawn(out) if image not in pictures]
+            pictures.update(fresh)
+            for observer in observers:
+                if rows:
+                    observer.progressed(rows)
+                for image in fresh:
+                    observer.drew(image, int(image.stem.removeprefix("step-")))
+    outcome = read_outcome(out)
+    if outcome is None:
+        raise fit.error or TrainingError(f"the workers ended without a word: see Ray's logs, then --resume {out}")
+    if outcome["state"] == "failed":
+        if outcome["traceback"]:
+            write_text(out / "error.txt", outcome["traceback"])
+            raise TrainingError(f"training failed: {outcome['message']} (traceback in {out / 'error.txt'})")
+        raise TrainingError(outcome["message"])
+    rows = read_rows(out / METRICS)
+    finished = outcome["state"] == "finished"
+    return TrainResult(
+        out=out,
+        model=out / "model" if finished else None,
+        step=outcome["step"],
+        state="finished" if finished else "stopped",
+        metrics=rows[-1] if rows else {},
+    )
+
+
+class Fit:
+    """Ray Train's blocking call, made to run in a thread."""
+
+    def __init__(
+        self, config: TrainConfig, resolved: dict[str, Any], make_parts: Callable[..., Any] | None, on_gpu: bool
+    ) -> None:
+        self._config, self._resolved, self._make_parts, self._on_gpu = config, resolved, make_parts, on_gpu
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Start the workers and wait; keeps the error instead of raising it."""
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        from animate4d.training.parts import make_parts
+
+        config = self._config
+        storage = config.out / ".ray"
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config=Assignment(
+                config=config, resolved=self._resolved, make_parts=self._make_parts or make_parts
+            ),
+            torch_config=TorchConfig(backend="nccl" if self._on_gpu else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=config.workers,
+                use_gpu=self._on_gpu,
+                resources_per_worker={"CPU": worker_cpus(config)} | ({"GPU": 1} if self._on_gpu else {}),
+            ),
+            run_config=RunConfig(
+                # A name of its own per start: Ray would otherwise restore its own idea of the run from the folder.
+                name=uuid.uuid4().hex[:12],
+                storage_path=str(storage),
+                failure_config=FailureConfig(max_failures=config.max_failures),
+            ),
+        )
+        try:
+            trainer.fit()
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+            self.error = error
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+def drawn(out: Path) -> list[Path]:
+    """Return the sample grids of a run, oldest first."""
+    return sorted((out / "samples").glob("step-*.png"))
+
+
+@contextmanager
+def stop_on_signal(out: Path) -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into a request to save and stop, the second into KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if (out / STOP_FILE).exists():
+            raise KeyboardInterrupt
+        (out / STOP_FILE).touch()
+        sys.stderr.write("\nstopping after a checkpoint; once more to stop at once\n")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        (out / STOP_FILE).unlink(missing_ok=True)

@@ -1,0 +1,101 @@
+"""The real parts of a training: MV-VDM, its objective, the clip stream, sample grids and the model folder."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from animate4d import __version__
+from animate4d.core.errors import ConfigError
+from animate4d.data.config import DataConfig
+from animate4d.data.loader import open_stream
+from animate4d.io.atomic import atomic_folder
+from animate4d.models.config import MVVDMConfig, model_preset
+from animate4d.models.mv_vdm import MVVDM
+from animate4d.training.config import FRAME_STRIDE, TrainConfig
+from animate4d.training.loop import Parts
+from animate4d.training.metrics_log import NAME as METRICS
+from animate4d.training.metrics_log import read_rows
+from animate4d.training.objective import Objective
+from animate4d.training.samples import SampleGrid
+
+
+def data_config(config: TrainConfig, model: MVVDMConfig) -> DataConfig:
+    """Return what one worker reads."""
+    optimizer = config.recipe().optimizer
+    return DataConfig(
+        shards=config.data,
+        size=model.image_size,
+        views=model.views,
+        frames=model.frames,
+        stride=FRAME_STRIDE[config.preset],
+        frames_per_step=min(optimizer.frames_per_step, model.frames),
+        tracker=config.tracker,
+        batch_size=optimizer.batch_size // config.workers,
+        seed=config.seed,
+        loader=config.loader,
+    )
+
+
+def make_parts(config: TrainConfig, rank: int, world: int) -> Parts:
+    """Build what one worker trains."""
+    model = make_model(config)
+    data = data_config(config, model.config)
+    grid = SampleGrid(data) if rank == 0 and config.sample_every else None
+    return Parts(
+        model=model,
+        objective=Objective(config.recipe().objective),
+        stream=open_stream(data, rank=rank, world=world),
+        draw=grid.draw if grid else None,
+        export=export_model,
+    )
+
+
+def make_model(config: TrainConfig) -> MVVDM:
+    """Return a new model of the preset, or the one in `config.init`."""
+    if config.init is None:
+        return MVVDM(model_preset(config.preset))
+    model = MVVDM.from_pretrained(config.init)
+    if model.config.preset != config.preset:
+        raise ConfigError(
+            f"init: {config.init} holds a '{model.config.preset}' model: give --preset {model.config.preset}"
+        )
+    return model
+
+
+def export_model(model: nn.Module, folder: Path, facts: dict[str, Any]) -> None:
+    """Write the model folder with a card that says how it came to be."""
+    assert isinstance(model, MVVDM)
+    resolved, step = facts["resolved"], facts["step"]
+    rows = read_rows(folder.parent / METRICS)
+    card = {
+        "title": f"MV-VDM {resolved['preset']}",
+        "training": {
+            "steps": step,
+            "workers": resolved["workers"],
+            "precision": "bf16 autocast" if torch.cuda.is_available() else "fp32",
+            "tracker": resolved["tracker"],
+            **resolved["recipe"]["optimizer"],
+            "finished": time.strftime("%Y-%m-%d", time.gmtime()),
+            "animate4d": __version__,
+        },
+        "loss_weights": resolved["recipe"]["objective"],
+        "data": resolved["data"],
+        "training_loss": last_mean(rows),
+    }
+    with atomic_folder(folder) as fresh:
+        model.save_pretrained(fresh, card)
+
+
+def last_mean(rows: list[dict[str, Any]], count: int = 50) -> dict[str, str]:
+    """Return the mean of every loss term over the last rows, for people to read."""
+    tail = rows[-count:]
+    names = [name for name in tail[-1] if name not in ("step", "lr", "grad_norm")] if tail else []
+    return {
+        name: f"{sum(row[name] for row in tail if name in row) / sum(name in row for row in tail):.4g}"
+        for name in names
+    }
