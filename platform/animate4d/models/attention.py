@@ -1,7 +1,7 @@
 """Attention over views, frame 0, text and images, as processors on diffusers' `Attention`.
 
-Rows of the batch axis are always ordered (sample b, view n, frame f), f fastest. Every processor takes the view and frame counts as
-keyword arguments, so no size is baked into a module.
+Rows of the batch axis are always ordered (sample b, view n, frame f), f fastest. Every processor takes the view and
+frame counts as keyword arguments, so no size is baked into a module.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def views_apart(tokens: torch.Tensor, views: int, frames: int) -> torch.Tensor:
 class MultiViewAttention(nn.Module):
     """Self-attention over the views of one time step, plus the MV2V branch that asks frame 0 of all views.
 
-    out = W_O(A + W'_O A'): A is attention among the tokens of one time step; A' uses its own query W'_Q and the keys and values just computed
-    at frame 0 of the same sample. W'_O starts at zero, so the branch is silent until trained. The nested form is the released network's
-    (paper 002 eq. 2 adds W'_O A' outside of W_O).
+    out = W_O(A + W'_O A'): A is attention among the tokens of one time step; A' uses its own query W'_Q and the keys
+    and values just computed at frame 0 of the same sample. W'_O starts at zero, so the branch is silent until trained.
+    The nested form is the released network's (paper 002 eq. 2 adds W'_O A' outside of W_O).
     """
 
     def __init__(self, channels: int) -> None:
@@ -84,7 +84,10 @@ class MultiViewAttention(nn.Module):
 
 
 class TextImageAttention(nn.Module):
-    """Cross-attention to text and, where image tokens are given, to them with their own keys and values (IP-Adapter, scale 1)."""
+    """Cross-attention to text and, with their own keys and values, to image tokens where there are any.
+
+    The image part is IP-Adapter's at scale 1.
+    """
 
     def __init__(self, channels: int, context_channels: int, image_tokens: int) -> None:
         super().__init__()

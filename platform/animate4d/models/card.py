@@ -17,8 +17,9 @@ def model_card(config: MVVDMConfig, card: dict[str, Any]) -> str:
 
     Args:
         config: the model's configuration.
-        card: optional entries `title`, `summary`, `licence` (SPDX id, default apache-2.0), and any further name -> value, where a value
-            is a text, a number, or a mapping shown as a table (for example `training`, `data`, `scores`).
+        card: optional entries `title`, `summary`, `licence` (SPDX id, default apache-2.0), and any further name ->
+            value,
+            where a value is a text, a number, or a mapping shown as a table (for example `training`, `data`, `scores`).
     """
     rest = {name: value for name, value in card.items() if name not in ("title", "summary", "licence")}
     lines = [
@@ -32,8 +33,8 @@ def model_card(config: MVVDMConfig, card: dict[str, Any]) -> str:
         "",
         card.get(
             "summary",
-            f"Multi-view video diffusion: {config.views} views of {config.frames} frames at {config.image_size} px from "
-            f"frame 0 of every view and a caption. Head: {config.head}.",
+            f"Multi-view video diffusion: {config.views} views of {config.frames} frames at {config.image_size} px "
+            f"from frame 0 of every view and a caption. Head: {config.head}.",
         ),
         "",
     ]

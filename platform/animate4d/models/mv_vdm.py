@@ -121,7 +121,7 @@ class MVVDM(nn.Module):
         return MVVDMOutput(self.moved_latents(first_frame, flow, gate), None, flow, gate, features)
 
     def moved_latents(self, first_frame: torch.Tensor, flow: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-        """Return the clean latents that frame 0 `[B, V, c, h, w]` becomes under `[B, V, T, ...]` flow and gate logits."""
+        """Return the latents that frame 0 `[B, V, c, h, w]` becomes under `[B, V, T, ...]` flow and gate logits."""
         frames = flow.shape[2]
         pictures = self.decode(first_frame)[:, :, None].expand(-1, -1, frames, -1, -1, -1).flatten(0, 2)
         moved = warp_first_frame(pictures, flow.flatten(0, 2), gate.flatten(0, 2).sigmoid())
@@ -180,7 +180,7 @@ class MVVDM(nn.Module):
 
 
 def make_scheduler(config: MVVDMConfig) -> DDIMScheduler:
-    """Build the noise schedule: DDIM, eta 0, linear betas (AnimateDiff v2), spaced so that sampling starts at its own noisiest step."""
+    """Build the noise schedule: DDIM, linear betas (AnimateDiff v2); sampling starts at the noisiest trained step."""
     return DDIMScheduler(
         num_train_timesteps=config.train_timesteps,
         beta_start=config.beta_start,

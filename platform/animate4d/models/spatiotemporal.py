@@ -1,7 +1,7 @@
 """The spatiotemporal motion module: attention along time blended with attention over the views of one time step.
 
-Extends AnimateDiff's motion module (diffusers' `AnimateDiffTransformer3D`) as Animate3D does: two branches with their own projections, one
-learned blend per attention that starts at one half.
+Extends AnimateDiff's motion module (diffusers' `AnimateDiffTransformer3D`) as Animate3D does: two branches with their
+own projections, one learned blend per attention that starts at one half.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def sine_encoding_2d(height: int, width: int, channels: int, device: torch.devic
 
 
 class SpatioTemporalAttention(Attention):
-    """One attention with two branches: out = s * spatial + (1 - s) * temporal, s = sigmoid(mix_factor), s = 0.5 at the start.
+    """Two branches: out = s * spatial + (1 - s) * temporal, s = sigmoid(mix_factor), 0.5 at the start.
 
-    The inherited projections serve the temporal branch (AnimateDiff's weights fit); `*_sp` serve the spatial branch, which attends over
-    all views and positions of one time step.
+    The inherited projections serve the temporal branch (AnimateDiff's weights fit); `*_sp` serve the spatial branch,
+    which attends over all views and positions of one time step.
     """
 
     def __init__(self, channels: int, heads: int, max_frames: int) -> None:

@@ -60,7 +60,7 @@ def split_words(caption: str) -> list[str]:
 
 
 class WordTableEncoder(nn.Module):
-    """A trainable vector per word. Row 0 is padding and the empty caption; unknown words share hashed rows behind the vocabulary.
+    """A trainable vector per word. Row 0 is padding and the empty caption; unknown words share hashed rows at the end.
 
     Rows of unknown words start at zero, so a word never trained says nothing rather than something random.
     """

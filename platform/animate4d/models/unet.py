@@ -1,7 +1,8 @@
-"""The denoiser: diffusers' `UNetMotionModel` with views, cameras, MV2V, spatiotemporal motion modules and a feature tap.
+"""The denoiser: diffusers' `UNetMotionModel` with views, cameras, MV2V, spatiotemporal modules and a feature tap.
 
-Subclassing keeps parameter names (and so pretrained weights) of diffusers; the forward pass is our own, because conditions differ per view
-and per frame, blocks must know the view count, and features are returned rather than hooked (a hook fires twice under checkpointing).
+Subclassing keeps parameter names (and so pretrained weights) of diffusers; the forward pass is our own, because
+conditions differ per view and per frame, blocks must know the view count, and features are returned rather than hooked
+(a hook fires twice under checkpointing).
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ class MultiViewUNetMotionModel(UNetMotionModel):
     def start_from_scratch(self) -> None:
         """Make every residual layer and the output begin at zero, so that an untrained network passes frame 0 through.
 
-        Only for training without pretrained weights: diffusers starts motion modules at random, which destroys a base model.
+        Only for training without pretrained weights: diffusers' own start is random motion modules.
         """
         for block in self._blocks():
             for resnet in block.resnets:

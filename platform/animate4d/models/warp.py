@@ -1,7 +1,7 @@
 """The warp head: moves frame 0 by a backward flow and a visibility gate instead of painting pixels.
 
-flow(p) points from pixel p of a frame to where its surface point is in frame 0 of the same view, in half-image units (pixels divided by half the
-image side). Pictures are centred (grey background = 0), so a closed gate shows background.
+flow(p) points from pixel p of a frame to where its surface point is in frame 0 of the same view, in half-image units
+(pixels divided by half the image side). Pictures are centred (grey background = 0), so a closed gate shows background.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ GATE_START = 3.0
 
 
 def split_head(output: torch.Tensor, cells: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turn network output `[..., 3 * cells^2, h, w]` into flow `[..., 2, h * cells, w * cells]` and gate logits `[..., 1, ...]`."""
+    """Turn network output `[..., 3 * cells^2, h, w]` into flow `[..., 2, H, W]` and gate logits `[..., 1, H, W]`."""
     maps = pixel_shuffle(output, cells)
     return maps[..., :2, :, :], maps[..., 2:, :, :] + GATE_START
 

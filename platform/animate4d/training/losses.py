@@ -1,7 +1,7 @@
 """Loss terms as pure functions: the two tracking losses of paper 001 and the terms of the warp head.
 
-Maps and points follow one convention: pixel centres at half-integers, so pixel x is x * w / W cells from the left edge of a map of w cells and
-2 x / W - 1 in normalised coordinates, whatever the map's size.
+Maps and points follow one convention: pixel centres at half-integers, so pixel x is x * w / W cells from the left edge
+of a map of w cells and 2 x / W - 1 in normalised coordinates, whatever the map's size.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def correspondence_loss(features: torch.Tensor, points: torch.Tensor, visible: t
         visible: `[B, V, T, P]` in [0, 1].
 
     Returns:
-        mean of 1 - cosine over adjacent pairs, weighted by the product of both visibilities; exactly 0 without any visible pair.
+        mean of 1 - cosine over adjacent pairs, weighted by the product of both visibilities; exactly 0 without any
+        visible pair.
     """
     descriptors = normalize(sample_descriptors(features, points), dim=-1, eps=1e-6)
     cosine = (descriptors[:, :, 1:] * descriptors[:, :, :-1]).sum(-1)
@@ -53,7 +54,8 @@ def correspondence_loss(features: torch.Tensor, points: torch.Tensor, visible: t
 def soft_argmax(features: torch.Tensor, points: torch.Tensor, *, temperature: float = TEMPERATURE) -> torch.Tensor:
     """Find frame 0's points in every frame by the softmax-weighted mean of the cosine map.
 
-    Features are centred by frame 0's mean over cells first: network features share a large common part that would flatten the softmax.
+    Features are centred by frame 0's mean over cells first: network features share a large common part that would
+    flatten the softmax.
 
     Args:
         features: `[B, V, T, C, h, w]`.
@@ -93,7 +95,8 @@ def position_loss(
         delta: of PyTorch's `huber_loss`, which scales with it.
 
     Returns:
-        Huber distance summed over x and y, averaged over frames after the first with weight visible; exactly 0 without any.
+        Huber distance summed over x and y, averaged over frames after the first with weight visible; exactly 0 without
+        any.
     """
     found = soft_argmax(features, points[:, :, 0], temperature=temperature)[:, :, 1:]
     distance = huber_loss(found, points[:, :, 1:].float(), delta=delta, reduction="none").sum(-1)
@@ -107,7 +110,15 @@ def noise_loss(predicted: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
 
 
 def object_cells(mask: torch.Tensor, cells: int) -> torch.Tensor:
-    """Mark the latent cells the object touches in a frame or touched in frame 0: `[B, V, T, 1, H, W]` coverage to `[B, V, T, 1, cells, cells]` 0/1."""
+    """Mark the latent cells the object touches in a frame or touched in frame 0.
+
+    Args:
+        mask: `[B, V, T, 1, H, W]` coverage.
+        cells: side of the latent map.
+
+    Returns:
+        `[B, V, T, 1, cells, cells]` of zeros and ones.
+    """
     window = mask.shape[-1] // cells
     touched = avg_pool2d(mask.flatten(0, 2), window).unflatten(0, mask.shape[:3]) > 0
     return (touched | touched[:, :, :1]).to(mask.dtype)
@@ -116,24 +127,28 @@ def object_cells(mask: torch.Tensor, cells: int) -> torch.Tensor:
 def latent_loss(
     predicted: torch.Tensor, target: torch.Tensor, cells: torch.Tensor, *, object_weight: float
 ) -> torch.Tensor:
-    """Squared error on clean latents `[B, V, T, c, h, w]` after the first frame, weighted 1 + object_weight on marked cells."""
+    """Squared error on clean latents `[B, V, T, c, h, w]` after frame 0, weighted 1 + object_weight on marked cells."""
     squared = (predicted[:, :, 1:] - target[:, :, 1:]).square()
     return (squared * (1 + object_weight * cells[:, :, 1:])).mean()
 
 
 def coarse_loss(predicted: torch.Tensor, target: torch.Tensor, *, window: int = 4) -> torch.Tensor:
-    """Squared error of `window` x `window` pixel means of frames `[B, V, T, 3, H, W]` after the first: where the object is, not its texture."""
+    """Squared error of `window` x `window` pixel means of frames `[B, V, T, 3, H, W]` after the first.
+
+    It tells where the object is, not what its texture is.
+    """
     difference = (predicted[:, :, 1:] - target[:, :, 1:]).flatten(0, 2)
     return avg_pool2d(difference, window).square().mean()
 
 
 def flow_loss(flow: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Mean L1 distance of backward flows `[B, V, T, 2, h, w]` in half-image units inside the object, after the first frame.
+    """Mean L1 distance of backward flows `[B, V, T, 2, h, w]` in half-image units inside the object, after frame 0.
 
     Args:
         flow: predicted.
         target: exact.
-        weight: `[B, V, T, 1, h, w]` in [0, 1]: 1 where the frame shows the object (less where frame 0 does not show that point).
+        weight: `[B, V, T, 1, h, w]` in [0, 1]: 1 where the frame shows the object (less where frame 0 does not show
+            that point).
     """
     distance = (flow[:, :, 1:] - target[:, :, 1:]).abs().sum(3, keepdim=True)
     inside = weight[:, :, 1:]

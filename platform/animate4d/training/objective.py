@@ -1,4 +1,4 @@
-"""The training objective: one noisy forward pass of a batch, and the weighted sum of its loss terms (paper 001 eq. 3 to 5)."""
+"""The training objective: one noisy forward pass and the weighted sum of its loss terms (paper 001 eq. 3 to 5)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ class Objective:
             generator: source of noise, timesteps and dropped captions (CPU).
 
         Returns:
-            0-dimensional tensors "loss", "diffusion", "correspondence", "position", and for the warp head "flow", "coarse", "gate".
+            0-dimensional tensors "loss", "diffusion", "correspondence", "position", and for the warp head "flow",
+            "coarse", "gate".
         """
         network = cast(MVVDM, getattr(model, "module", model))
         clean = network.encode(batch.video)

@@ -26,7 +26,8 @@ class ObjectiveConfig:
     drop_text: float = 0.1
     """Probability that a sample's caption is dropped (classifier-free guidance)."""
     noisy_bias: bool = True
-    """Draw timesteps as 1 - u^2 instead of evenly: with a motion that the prompt determines, everything is decided at high noise."""
+    """Draw timesteps as 1 - u^2 instead of evenly: with a motion that the prompt determines, everything is decided at
+    high noise."""
 
     def __post_init__(self) -> None:
         for name in ("correspondence", "position", "object_weight", "coarse", "flow", "gate"):
@@ -51,7 +52,8 @@ class OptimizerConfig:
     warmup: int = 30
     """Steps of linear warm-up."""
     decay_share: float = 0.25
-    """Share of the run, at its end, over which the rate falls linearly to `final_share` of its peak; 0 keeps it constant."""
+    """Share of the run, at its end, over which the rate falls linearly to `final_share` of its peak; 0 keeps it
+    constant."""
     final_share: float = 0.02
     """Learning rate at the last step, as a share of the peak."""
     ema: float = 0.99
@@ -93,7 +95,7 @@ def small() -> Recipe:
 
 
 def paper() -> Recipe:
-    """Return paper 001's numbers (constant rate with warm-up, 16 samples per step, all frames); it gives no warm-up length."""
+    """Return paper 001's numbers (constant rate, 16 samples per step, all frames); it gives no warm-up length."""
     return Recipe(
         objective=ObjectiveConfig(object_weight=0.0, coarse=0.0, flow=0.0, gate=0.0, noisy_bias=False),
         optimizer=OptimizerConfig(
