@@ -22,7 +22,14 @@ OwnVerb = Callable[[np.ndarray, float], Turns]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Joint:
-    """One joint: `parent` is -1 for the root; `anchor`, the centre of what it carries, is where deformations are sampled."""
+    """One joint.
+
+    Attributes:
+        name: unique in its skeleton.
+        parent: index, -1 for the root.
+        position: `[3]` at rest.
+        anchor: `[3]` centre of what it carries, where deformations of space are sampled.
+    """
 
     name: str
     parent: int

@@ -1,0 +1,228 @@
+"""Write somebody's model again with another skin: same surfaces, materials, textures and names, new joints.
+
+Positions are baked in world space in the pose of `Asset.mesh`, so what is written needs no node transforms. Output is
+y-up as glTF demands: models from glTF stay in their own frame, others are turned upright if their format is not y-up.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from animate4d.assets.asset import Asset
+from animate4d.assets.normalise import canonical_similarity
+from animate4d.assets.normals import carried_normals, fit_similarity, smooth_normals
+from animate4d.assets.parts import Part
+from animate4d.core.errors import AssetError
+from animate4d.core.mesh import Material, Mesh, Similarity
+from animate4d.io.glb_builder import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, GlbBuilder
+from animate4d.io.gltf import GltfDocument, read_primitive, view_bytes
+
+
+def output_frame(asset: Asset) -> Similarity:
+    """Return the similarity from the frame of the file we write (y-up, the user's units) to the canonical frame."""
+    if asset.document is not None:
+        return asset.to_canonical
+    upright = canonical_similarity(np.eye(3), "y").rotation
+    return Similarity(scale=asset.to_canonical.scale, rotation=upright, translation=asset.to_canonical.translation)
+
+
+def append_surfaces(builder: GlbBuilder, asset: Asset, joints: np.ndarray, weights: np.ndarray, skin: int) -> list[int]:
+    """Append the asset's surfaces, bound to a skin.
+
+    Args:
+        builder: receives materials, textures, meshes and one node per drawn mesh.
+        asset: a mesh asset.
+        joints: `[N, 4]` indices into the skin's joints.
+        weights: `[N, 4]` rows that sum to 1; joints of zero weight are set to 0 as validators expect.
+        skin: index of the skin in the builder.
+
+    Returns:
+        Indices of the appended nodes, to be listed in a scene.
+
+    Raises:
+        AssetError: the asset is a splat cloud.
+    """
+    if asset.mesh is None:
+        raise AssetError(
+            f"{asset.path}: is a cloud of splats and has no surface to write as GLB; ask for splats instead"
+        )
+    positions = output_frame(asset).invert(asset.mesh.vertices.astype(np.float64)).astype(np.float32)
+    joints = np.where(weights > 0, joints, 0).astype(np.uint8 if joints.max(initial=0) < 256 else np.uint16)
+    weights = exact_weights(weights)
+    if asset.document is None:
+        return _append_plain(builder, asset, asset.mesh, positions, joints, weights, skin)
+    _copy_materials(builder, asset.document)
+    nodes: list[int] = []
+    drawn: list[tuple[int, list[Part]]] = []
+    for part in asset.parts:
+        if not drawn or drawn[-1][0] != part.node:
+            drawn.append((part.node, []))
+        drawn[-1][1].append(part)
+    for node, parts in drawn:
+        source = asset.document.json["nodes"][node]
+        mesh_source = asset.document.json["meshes"][parts[0].mesh]
+        mesh = {
+            "primitives": [
+                _primitive(builder, asset.document, asset.mesh, part, positions, joints, weights) for part in parts
+            ]
+        }
+        names = {"name": source.get("name", mesh_source.get("name"))}
+        mesh |= {"name": mesh_source["name"]} if "name" in mesh_source else {}
+        index = builder.append("meshes", mesh)
+        nodes.append(builder.append("nodes", {key: v for key, v in names.items() if v} | {"mesh": index, "skin": skin}))
+    return nodes
+
+
+def exact_weights(weights: np.ndarray) -> np.ndarray:
+    """Return `[N, K]` float32 weights whose rows sum to 1 as closely as float32 can."""
+    wide = np.maximum(weights.astype(np.float64), 0)
+    narrow = (wide / wide.sum(1, keepdims=True)).astype(np.float32)
+    rows, largest = np.arange(len(narrow)), narrow.argmax(1)
+    narrow[rows, largest] += (1.0 - narrow.astype(np.float64).sum(1)).astype(np.float32)
+    return narrow
+
+
+def _primitive(
+    builder: GlbBuilder,
+    document: GltfDocument,
+    mesh: Mesh,
+    part: Part,
+    positions: np.ndarray,
+    joints: np.ndarray,
+    weights: np.ndarray,
+) -> dict[str, Any]:
+    rows = slice(part.vertex_start, part.vertex_start + part.vertex_count)
+    faces = mesh.faces[part.face_start : part.face_start + part.face_count].astype(np.int64) - part.vertex_start
+    source = read_primitive(document, document.json["meshes"][part.mesh]["primitives"][part.primitive])
+    arrays: dict[str, np.ndarray] = {"POSITION": positions[rows]}
+    if "NORMAL" in source:
+        carry = fit_similarity(source["POSITION"], positions[rows], mirrored=part.flipped)
+        arrays["NORMAL"] = carried_normals(source["POSITION"], source["NORMAL"], positions[rows], faces, carry)
+        if carry is not None and "TANGENT" in source:
+            tangent = np.array(source["TANGENT"], np.float64)
+            tangent[:, :3] = tangent[:, :3] @ carry.T
+            tangent[:, :3] /= np.maximum(np.linalg.norm(tangent[:, :3], axis=1, keepdims=True), 1e-12)
+            tangent[:, 3] = np.where(tangent[:, 3] < 0, -1, 1) * (-1 if part.flipped else 1)
+            arrays["TANGENT"] = tangent.astype(np.float32)
+    for name in sorted(source):
+        if name.startswith("TEXCOORD_"):
+            arrays[name] = source[name].astype(np.float32)
+        elif name.startswith("COLOR_"):
+            whole = np.iinfo(source[name].dtype).max if source[name].dtype.kind in "ui" else 1
+            arrays[name] = np.clip(source[name].astype(np.float32) / whole, 0, 1)
+    primitive = _surface(builder, arrays, faces, joints[rows], weights[rows])
+    if part.material is not None:
+        primitive["material"] = part.material
+    return primitive
+
+
+def _surface(
+    builder: GlbBuilder, arrays: dict[str, np.ndarray], faces: np.ndarray, joints: np.ndarray, weights: np.ndarray
+) -> dict[str, Any]:
+    attributes = {
+        name: builder.add_accessor(values, target=ARRAY_BUFFER, bounds=name == "POSITION")
+        for name, values in arrays.items()
+    }
+    attributes["JOINTS_0"] = builder.add_accessor(joints, target=ARRAY_BUFFER)
+    attributes["WEIGHTS_0"] = builder.add_accessor(weights, target=ARRAY_BUFFER)
+    return {"attributes": attributes, "indices": _add_faces(builder, faces)}
+
+
+def _add_faces(builder: GlbBuilder, faces: np.ndarray) -> int:
+    # The largest 16-bit index is reserved for restarting strips.
+    kind = np.uint16 if faces.max(initial=0) < 65535 else np.uint32
+    return builder.add_accessor(faces.ravel().astype(kind), target=ELEMENT_ARRAY_BUFFER)
+
+
+def _copy_materials(builder: GlbBuilder, document: GltfDocument) -> None:
+    """Copy materials, textures, samplers and image bytes unchanged, so that their indices stay valid."""
+    for image in document.json.get("images", []):
+        data = view_bytes(document, image["bufferView"]) if "bufferView" in image else document.read_uri(image["uri"])
+        kept = {key: value for key, value in image.items() if key not in ("uri", "bufferView")}
+        index = builder.add_image(data, image.get("mimeType") or _mime_type(data))
+        builder.document["images"][index] |= {**kept, "mimeType": builder.document["images"][index]["mimeType"]}
+    used: set[str] = set()
+    for kind in ("materials", "textures", "samplers"):
+        if document.json.get(kind):
+            builder.document[kind] = copy.deepcopy(document.json[kind])
+    for kind in ("materials", "textures", "samplers", "images"):
+        _collect_extensions(builder.document.get(kind, []), used)
+    for kind in ("extensionsUsed", "extensionsRequired"):
+        names = [name for name in document.json.get(kind, []) if name in used]
+        if names:
+            builder.document[kind] = names
+    if "copyright" in document.json["asset"]:
+        builder.document["asset"]["copyright"] = document.json["asset"]["copyright"]
+
+
+def _collect_extensions(value: Any, found: set[str]) -> None:
+    if isinstance(value, dict):
+        if isinstance(value.get("extensions"), dict):
+            found.update(value["extensions"])
+        for entry in value.values():
+            _collect_extensions(entry, found)
+    elif isinstance(value, list):
+        for entry in value:
+            _collect_extensions(entry, found)
+
+
+def _mime_type(data: bytes) -> str:
+    if data[:3] == b"\xff\xd8\xff":
+        return "image/jpeg"
+    return "image/webp" if data[8:12] == b"WEBP" else "image/png"
+
+
+def _append_plain(
+    builder: GlbBuilder,
+    asset: Asset,
+    mesh: Mesh,
+    positions: np.ndarray,
+    joints: np.ndarray,
+    weights: np.ndarray,
+    skin: int,
+) -> list[int]:
+    """Append a mesh that did not come from glTF: one primitive per material, materials made from `Mesh`."""
+    textured = any(material.texture is not None for material in mesh.materials)
+    arrays = {"POSITION": positions, "NORMAL": smooth_normals(positions, mesh.faces)}
+    if textured:
+        arrays["TEXCOORD_0"] = mesh.uv.astype(np.float32)
+    if (mesh.colors != 1).any():
+        arrays["COLOR_0"] = mesh.colors.astype(np.float32)
+    primitives: list[dict[str, Any]] = []
+    for number, material in enumerate(mesh.materials):
+        faces = mesh.faces[mesh.face_material == number].astype(np.int64)
+        if not len(faces):
+            continue
+        if not primitives:
+            primitive = _surface(builder, arrays, faces, joints, weights)
+        else:
+            primitive = {"attributes": primitives[0]["attributes"], "indices": _add_faces(builder, faces)}
+        primitives.append(primitive | {"material": _plain_material(builder, material)})
+    index = builder.append("meshes", {"name": asset.name, "primitives": primitives})
+    return [builder.append("nodes", {"name": asset.name, "mesh": index, "skin": skin})]
+
+
+def _plain_material(builder: GlbBuilder, material: Material) -> int:
+    surface: dict[str, Any] = {
+        "baseColorFactor": list(map(float, material.base_color)),
+        "metallicFactor": 0.0,
+        "roughnessFactor": 0.9,
+    }
+    if material.texture is not None:
+        stream = io.BytesIO()
+        Image.fromarray(material.texture).save(stream, "PNG")
+        texture = builder.append("textures", {"source": builder.add_image(stream.getvalue(), "image/png")})
+        surface["baseColorTexture"] = {"index": texture}
+    entry: dict[str, Any] = {"pbrMetallicRoughness": surface, "doubleSided": material.double_sided}
+    if material.name:
+        entry["name"] = material.name
+    if material.alpha_mode != "OPAQUE":
+        entry["alphaMode"] = material.alpha_mode
+    if material.alpha_mode == "MASK":
+        entry["alphaCutoff"] = material.alpha_cutoff
+    return builder.append("materials", entry)
