@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from animate4d.assets.normalise import sphere_similarity
 from animate4d.assets.parts import Part
 from animate4d.core.errors import AssetError
 from animate4d.core.mesh import Mesh, Similarity
@@ -32,8 +34,23 @@ class Poser(Protocol):
     """Something that gives a model's vertices in the user's frame at any time."""
 
     def vertices(self, clip: int | None, time: float) -> np.ndarray:
-        """Return `[N, 3]` positions, at rest for clip None."""
+        """Return `[N, 3]` float64 positions, at rest for clip None."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class StillPoser:
+    """The poser of a format without animation.
+
+    Attributes:
+        rest: `[N, 3]` float64 positions in the user's frame.
+    """
+
+    rest: np.ndarray
+
+    def vertices(self, clip: int | None, time: float) -> np.ndarray:
+        """Return the one pose there is."""
+        return self.rest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +67,7 @@ class Asset:
         warnings: what was left out or replaced, one sentence each.
         parts: where runs of vertices came from; empty unless glTF.
         document: the glTF file behind the mesh, None for other formats.
-        poser: moves the vertices in the user's frame, None for formats without animation.
+        poser: moves the mesh's vertices in the user's frame; None for splats.
     """
 
     path: Path
@@ -95,13 +112,45 @@ class Asset:
     def vertices_at(self, clip: int, time: float) -> np.ndarray:
         """Return `[N, 3]` float32 canonical vertices at `time` seconds of a clip, by the same similarity at every time.
 
+        Times outside the clip give its first or last pose. Costs about half a millisecond for 5k vertices and 50 bones.
+
         Raises:
             AssetError: there is no such clip, or the pose is not finite.
         """
-        number = self.clip_number(clip)
-        if self.poser is None:
-            raise AssetError(f"{self.path}: has no animations")
-        vertices = self.to_canonical.apply(self.poser.vertices(number, time)).astype(np.float32)
-        if not np.isfinite(vertices).all():
-            raise AssetError(f"{self.path}: animation {self.clips[number].name!r} has no finite pose at {time} s")
-        return vertices
+        return self._canonical(self._world(self.clip_number(clip), time))
+
+    def posed(self, clip: int | str | None, time: float = 0.0) -> Asset:
+        """Return this asset in another pose, normalised from that pose; shares everything else, so it is cheap.
+
+        Args:
+            clip: name or number of an animation, None for the rest pose.
+            time: seconds into the clip.
+
+        Raises:
+            AssetError: there is no such clip, or the pose is not finite or has no size.
+        """
+        number = None if clip is None else self.clip_number(clip)
+        if self.mesh is None:
+            return self
+        world = self._world(number, time)
+        drawn = world[np.bincount(self.mesh.faces.reshape(-1), minlength=len(world)) > 0]
+        try:
+            similarity = sphere_similarity(drawn, self.to_canonical.rotation)
+        except ValueError as error:
+            raise AssetError(f"{self.path}: the model has no size that could be normalised ({error})") from error
+        moved = replace(self, to_canonical=similarity)
+        return replace(moved, mesh=replace(self.mesh, vertices=moved._canonical(world)))
+
+    def _world(self, clip: int | None, time: float) -> np.ndarray:
+        """Return `[N, 3]` float64 vertices in the user's frame."""
+        assert self.poser is not None
+        if not math.isfinite(time):
+            raise AssetError(f"{self.path}: the time {time} is not a number of seconds")
+        world = self.poser.vertices(clip, time)
+        if not np.isfinite(world).all():
+            pose = "rest pose" if clip is None else f"pose of animation {self.clips[clip].name!r} at {time} s"
+            raise AssetError(f"{self.path}: its {pose} is not finite; repair and re-export the model")
+        return world
+
+    def _canonical(self, world: np.ndarray) -> np.ndarray:
+        return self.to_canonical.apply(world).astype(np.float32)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from animate4d.assets.textures import decode_texture
+from animate4d.assets.textures import TextureDecoder
 from animate4d.core.errors import AssetError
 from animate4d.core.mesh import Material
 from animate4d.io.gltf import GltfDocument, view_bytes
@@ -24,6 +24,7 @@ class MaterialReader:
         self.materials: list[Material] = []
         self._document = document
         self._warnings = warnings
+        self._decoder = TextureDecoder()
         self._numbers: dict[int | None, int] = {}
         self._images: dict[int, np.ndarray | None] = {}
 
@@ -35,7 +36,7 @@ class MaterialReader:
         return self._numbers[index]
 
     def uv(self, index: int | None, attributes: dict[str, np.ndarray]) -> np.ndarray:
-        """Return `[N, 2]` float32 texture coordinates with KHR_texture_transform applied; zeros where there are none."""
+        """Return `[N, 2]` float32 texture coordinates, KHR_texture_transform applied; zeros where there are none."""
         count = len(attributes["POSITION"])
         slot = None if index is None else _base(self._document.item("materials", index))[1]
         transform = {} if slot is None else slot.get("extensions", {}).get("KHR_texture_transform", {})
@@ -90,11 +91,11 @@ class MaterialReader:
             data = document.read_uri(image["uri"])
         else:
             raise AssetError(f"{document.path}: images[{index}] has neither a uri nor a bufferView")
-        return decode_texture(data, f"{document.path}: images[{index}]")
+        return self._decoder.decode(data, f"{document.path}: images[{index}]")
 
 
 def _base(material: dict[str, Any]) -> tuple[Any, dict[str, Any] | None]:
-    """Return base colour factor and texture slot; the older specular-glossiness diffuse pair where that is all there is."""
+    """Return base colour factor and texture slot; the older diffuse pair where specular-glossiness is all there is."""
     older = material.get("extensions", {}).get("KHR_materials_pbrSpecularGlossiness")
     if older is not None and "pbrMetallicRoughness" not in material:
         return older.get("diffuseFactor", (1.0, 1.0, 1.0, 1.0)), older.get("diffuseTexture")

@@ -1,58 +1,69 @@
 """Any 3D model in: the format is told by content, the model is brought into the canonical frame.
 
-Up and front are those of the format (`normalise.Up`): glTF and OBJ are y-up facing +z, mesh PLY is z-up facing -y as Blender writes it,
-captured 3DGS PLY is y-down; `up` overrides this.
+Up and front are those of the format (`normalise.Up`): glTF and OBJ are y-up facing +z; mesh PLY is z-up facing -y, as
+Blender writes it; 3DGS PLY is y-down unless its header holds `comment up y` or the like. An explicit `up` wins.
 """
 
 from __future__ import annotations
 
 import hashlib
+import struct
 from pathlib import Path
-
-from animate4d.assets.asset import AnimationClip, Asset
-from animate4d.assets.gltf_scene import GltfScene
-from animate4d.assets.normalise import Up, canonical_similarity
-from animate4d.core.errors import AssetError
-from animate4d.core.hashing import hash_file
-from animate4d.core.mesh import Mesh
-from animate4d.io.gltf import read_gltf
 
 import numpy as np
 
+from animate4d.assets.asset import AnimationClip, Asset, StillPoser
+from animate4d.assets.gltf_scene import GltfScene
+from animate4d.assets.normalise import UP_ROTATIONS, Up, sphere_similarity
+from animate4d.assets.obj import read_obj
+from animate4d.assets.ply_mesh import mesh_of
+from animate4d.assets.sniff import detect_format
+from animate4d.assets.splat_frame import splats_to_canonical
+from animate4d.core.errors import AssetError
+from animate4d.core.hashing import hash_file
+from animate4d.core.mesh import Mesh, Similarity
+from animate4d.io.gltf import read_gltf
+from animate4d.io.ply import PlyFile, is_splat_ply, read_ply, splats_of
+
+DRAWN_OPACITY = 1 / 255
+"""Splats fainter than this are not drawn by 3DGS renderers, so they do not count for the size of the object."""
+
 
 def load_asset(path: Path, *, clip: int | str | None = None, time: float = 0.0, up: Up | None = None) -> Asset:
-    """Read a 3D model.
+    """Read a 3D model: GLB, glTF, OBJ, mesh PLY or 3DGS PLY.
 
     Args:
-        path: a GLB or glTF file.
-        clip: name or number of the animation whose pose is taken; None for the model's rest pose.
+        path: the file; siblings it names are read from its own folder only.
+        clip: name or number of the animation whose pose becomes `Asset.mesh` and fixes the normalisation; None for the
+            rest pose.
         time: seconds into that clip.
         up: up axis of the file, where it is not the format's own.
 
     Raises:
-        AssetError: the file cannot be read or holds nothing that can be animated.
+        AssetError: the file cannot be read or holds nothing that can be animated, or there is no such clip.
     """
     path = Path(path)
-    return _load_gltf(path, clip, time, up or "y")
+    if up is not None and up not in UP_ROTATIONS:
+        raise AssetError(f"{path}: up axis {up!r} is unknown; give one of {', '.join(UP_ROTATIONS)}")
+    kind = detect_format(path)
+    try:
+        if kind == "gltf":
+            asset = _load_gltf(path, up or "y")
+        elif kind == "obj":
+            asset = _load_obj(path, up or "y")
+        else:
+            asset = _load_ply(path, up)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, struct.error) as error:
+        # A hostile or broken file can hold the wrong kind of value in any of its fields.
+        raise AssetError(f"{path}: malformed {kind} file ({type(error).__name__}: {_one_line(error)})") from error
+    return asset.posed(clip, time)
 
 
-def _load_gltf(path: Path, clip: int | str | None, time: float, up: Up) -> Asset:
+def _load_gltf(path: Path, up: Up) -> Asset:
     document = read_gltf(path)
     scene = GltfScene(document)
-    probe = Asset(
-        path=path,
-        clips=tuple(AnimationClip(name=entry.name, duration=entry.duration) for entry in scene.clips),
-        to_canonical=canonical_similarity(np.eye(3), up),
-        source_sha256="",
-    )
-    number = None if clip is None else probe.clip_number(clip)
-    world = scene.vertices(number, time)
-    try:
-        similarity = canonical_similarity(world[np.unique(scene.faces)], up)
-    except ValueError as error:
-        raise AssetError(f"{path}: the model has no size ({error})") from error
     mesh = Mesh(
-        vertices=similarity.apply(world).astype(np.float32),
+        vertices=np.zeros((len(scene.uv), 3), np.float32),
         faces=scene.faces,
         face_material=scene.face_material,
         materials=scene.materials,
@@ -63,17 +74,65 @@ def _load_gltf(path: Path, clip: int | str | None, time: float, up: Up) -> Asset
     return Asset(
         path=path,
         mesh=mesh,
-        clips=probe.clips,
-        to_canonical=similarity,
+        clips=tuple(AnimationClip(name=entry.name, duration=entry.duration) for entry in scene.clips),
+        to_canonical=Similarity(rotation=UP_ROTATIONS[up]),
         source_sha256=_hash_files([path, *document.siblings]),
-        warnings=tuple(scene.warnings),
+        warnings=tuple(dict.fromkeys(scene.warnings)),
         parts=scene.parts,
         document=document,
         poser=scene,
     )
 
 
+def _load_obj(path: Path, up: Up) -> Asset:
+    obj = read_obj(path)
+    return Asset(
+        path=path,
+        mesh=obj.mesh,
+        to_canonical=Similarity(rotation=UP_ROTATIONS[up]),
+        source_sha256=_hash_files([path, *obj.siblings]),
+        warnings=tuple(obj.warnings),
+        poser=StillPoser(obj.mesh.vertices),
+    )
+
+
+def _load_ply(path: Path, up: Up | None) -> Asset:
+    ply = read_ply(path)
+    if is_splat_ply(ply) or "chunk" in ply.elements:
+        return _load_splats(ply, up)
+    mesh = mesh_of(ply)
+    return Asset(
+        path=path,
+        mesh=mesh,
+        to_canonical=Similarity(rotation=UP_ROTATIONS[up or "z"]),
+        source_sha256=hash_file(path),
+        poser=StillPoser(mesh.vertices),
+    )
+
+
+def _load_splats(ply: PlyFile, up: Up | None) -> Asset:
+    splats = splats_of(ply)
+    noted = [axis for axis in UP_ROTATIONS if f"up {axis}" in ply.comments]
+    rotation = UP_ROTATIONS[up or (noted[0] if noted else "-y")]
+    drawn = splats.means[splats.opacities > DRAWN_OPACITY]
+    try:
+        similarity = sphere_similarity(drawn if len(drawn) else splats.means, rotation)
+    except ValueError as error:
+        raise AssetError(f"{ply.path}: the splats have no size that could be normalised ({error})") from error
+    return Asset(
+        path=ply.path,
+        splats=splats_to_canonical(splats, similarity),
+        to_canonical=similarity,
+        source_sha256=hash_file(ply.path),
+    )
+
+
 def _hash_files(paths: list[Path]) -> str:
+    """Hash one file, or several as the hash of their hashes."""
     if len(paths) == 1:
         return hash_file(paths[0])
     return hashlib.sha256("".join(hash_file(path) for path in paths).encode()).hexdigest()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]

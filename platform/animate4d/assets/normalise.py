@@ -11,27 +11,32 @@ from animate4d.core.mesh import Similarity
 CANONICAL_RADIUS = 0.8
 
 Up = Literal["y", "z", "-y"]
-"""Which way is up in a file. "y": glTF and OBJ, front +z. "z": Blender and mesh PLY, front -y. "-y": captured splats
-(x right, y down, z away from the viewer), front -z."""
+"""Which way is up in a file. "y": glTF and OBJ, front +z. "z": Blender and mesh PLY, front -y. "-y": captured splats,
+front -z (x right, y down, z away from the viewer)."""
 
-_AXES: dict[Up, np.ndarray] = {
+UP_ROTATIONS: dict[Up, np.ndarray] = {
     "y": np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]),
     "z": np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]),
     "-y": np.array([[0.0, 0.0, -1.0], [1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]),
 }
+"""Rotations that take a file's axes to the canonical ones."""
 
 
 def canonical_similarity(points: np.ndarray, up: Up) -> Similarity:
+    """Fit the canonical sphere to `[N, 3]` points of a frame with this up axis; see `sphere_similarity`."""
+    return sphere_similarity(points, UP_ROTATIONS[up])
+
+
+def sphere_similarity(points: np.ndarray, rotation: np.ndarray) -> Similarity:
     """Fit the canonical sphere: its centre is the centre of the bounding box, its radius reaches the farthest point.
 
     Args:
         points: `[N, 3]` finite positions in the user's frame, at least one.
-        up: the up axis of that frame.
+        rotation: `[3, 3]`, from that frame's axes to the canonical ones (`UP_ROTATIONS`).
 
     Raises:
         ValueError: all points coincide, so there is no size to normalise.
     """
-    rotation = _AXES[up]
     turned = points.astype(np.float64) @ rotation.T
     centre = (turned.min(0) + turned.max(0)) / 2
     radius = float(np.sqrt(((turned - centre) ** 2).sum(1).max()))

@@ -1,6 +1,6 @@
 """Node transforms of a glTF file at any time: node tree, animation channels, global matrices.
 
-Quaternions are xyzw here, as in the file. Everything is float64: armatures often carry a scale of 100 undone by their bones.
+Quaternions are xyzw here, as in the file. All is float64: armatures often carry a scale of 100 that their bones undo.
 """
 
 from __future__ import annotations

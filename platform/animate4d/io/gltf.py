@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from animate4d.core.errors import AssetError
+from animate4d.io.atomic import write_bytes
 from animate4d.io.draco import decode_draco
 from animate4d.io.resources import read_bytes, read_uri, sibling_path
 
-MAX_ELEMENTS = 20_000_000
-"""Most elements one accessor may declare; the only way to hold so many zeros in a small file is a sparse accessor."""
+MAX_SPARE_BYTES, MAX_EXPANSION = 128 << 20, 16
+"""Memory for accessors: 128 MB (zeros under a sparse accessor) plus 16 times the buffers (a byte as a float is 4)."""
 
 _MAGIC = b"glTF"
 _JSON_CHUNK, _BINARY_CHUNK = 0x4E4F534A, 0x004E4942
@@ -53,6 +54,18 @@ class GltfDocument:
     path: Path = field(default_factory=lambda: Path("model.glb"))
     siblings: list[Path] = field(default_factory=list)
     _accessors: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
+    _parsed_bytes: int = field(default=0, repr=False)
+
+    def reserve(self, size: int) -> None:
+        """Count `size` bytes that are about to be allocated for an accessor against what a file of this size may need.
+
+        Raises:
+            AssetError: accessors that overlap, or that declare zeros, add up to far more than the file holds.
+        """
+        self._parsed_bytes += size
+        allowed = MAX_SPARE_BYTES + MAX_EXPANSION * sum(map(len, self.buffers))
+        if self._parsed_bytes > allowed:
+            raise AssetError(f"{self.path}: its accessors declare more than {allowed / 1e6:.0f} MB, far above its size")
 
     def item(self, kind: str, index: Any) -> dict[str, Any]:
         """Return entry `index` of the top-level array `kind`.
@@ -105,13 +118,13 @@ def read_gltf(path: Path) -> GltfDocument:
             raise AssetError(f"{path}: buffers[{number}] has neither a uri nor a binary chunk")
         if len(payload) < buffer["byteLength"]:
             raise AssetError(
-                f"{path}: buffers[{number}] declares {buffer['byteLength']} bytes but holds {len(payload)}; the file is cut"
+                f"{path}: the file is cut: buffers[{number}] declares {buffer['byteLength']} bytes, has {len(payload)}"
             )
         document.buffers.append(payload)
     return document
 
 
-def write_glb(path: Path, json: dict[str, Any], binary: bytes) -> None:  # noqa: A002
+def write_glb(path: Path, json: dict[str, Any], binary: bytes) -> None:
     """Write a GLB; `json["buffers"][0]["byteLength"]` is set to the length of `binary`.
 
     Args:
@@ -128,7 +141,7 @@ def write_glb(path: Path, json: dict[str, Any], binary: bytes) -> None:  # noqa:
     chunks = struct.pack("<II", len(text), _JSON_CHUNK) + text
     if binary:
         chunks += struct.pack("<II", len(padded), _BINARY_CHUNK) + padded
-    Path(path).write_bytes(_MAGIC + struct.pack("<II", 2, 12 + len(chunks)) + chunks)
+    write_bytes(Path(path), _MAGIC + struct.pack("<II", 2, 12 + len(chunks)) + chunks)
 
 
 def view_bytes(document: GltfDocument, index: int) -> bytes:
@@ -152,7 +165,7 @@ def read_accessor(document: GltfDocument, index: int) -> np.ndarray:
     """Return an accessor as a read-only array, parsed once per document.
 
     Returns:
-        `[count]` for scalars, `[count, n]` for vectors, `[count, 4, 4]` (row, column) for matrices; the stored integer type,
+        `[count]` for scalars, `[count, n]` for vectors, `[count, 4, 4]` (row, column) for matrices; the stored type,
         or float32 where the accessor is normalised (glTF 2.0 section 3.11: unsigned to [0, 1], signed to [-1, 1]).
 
     Raises:
@@ -237,9 +250,10 @@ def _parse_accessor(document: GltfDocument, index: int) -> np.ndarray:
     count, kind, component = accessor["count"], accessor["type"], accessor["componentType"]
     if kind not in _WIDTHS or component not in _COMPONENTS:
         raise AssetError(f"{document.path}: accessors[{index}] has type {kind} of component {component}")
-    if isinstance(count, bool) or not isinstance(count, int) or not 0 < count <= MAX_ELEMENTS:
-        raise AssetError(f"{document.path}: accessors[{index}] declares {count} elements (limit {MAX_ELEMENTS})")
+    if isinstance(count, bool) or not isinstance(count, int) or count <= 0:
+        raise AssetError(f"{document.path}: accessors[{index}] declares {count} elements")
     dtype, width = _COMPONENTS[component], _WIDTHS[kind]
+    document.reserve(count * width * dtype.itemsize)
     if "bufferView" in accessor:
         values = _strided(document, accessor["bufferView"], accessor.get("byteOffset", 0), count, dtype, width, index)
     else:
@@ -280,7 +294,7 @@ def _strided(
     needed = offset + (count - 1) * stride + size
     if needed > len(data):
         raise AssetError(
-            f"{document.path}: accessors[{accessor}] needs {needed} bytes of a bufferView of {len(data)}; the file is damaged"
+            f"{document.path}: damaged: accessors[{accessor}] needs {needed} bytes of a bufferView of {len(data)}"
         )
     return np.ndarray((count, width), dtype, data, offset, (stride, dtype.itemsize))
 

@@ -72,7 +72,7 @@ def read_uri(owner: Path, uri: str) -> tuple[bytes, Path | None]:
     """
     if not isinstance(uri, str):
         raise AssetError(f"{owner}: a file reference is not text")
-    if not uri[:5].lower() == "data:":
+    if uri[:5].lower() != "data:":
         path = sibling_path(owner, uri)
         if not path.is_file():
             raise AssetError(f"{owner}: needs the file {_short(uri)}, which is not beside it")
