@@ -124,7 +124,7 @@ def quadruped(rng: np.random.Generator) -> Figure:
 def bird(rng: np.random.Generator) -> Figure:
     """A flying bird with two-piece wings."""
     figure = Figure(noun="bird")
-    length, thick, span = rng.uniform(0.6, 0.9), rng.uniform(0.14, 0.2), rng.uniform(0.6, 0.9)
+    length, thick, span = rng.uniform(0.6, 0.9), rng.uniform(0.17, 0.24), rng.uniform(0.5, 0.75)
     figure.bone("body", "root", (0, 0, -0.3 * length), (0, 0, 0.3 * length))
     ends = np.array([[0, 0, -0.5], [0, 0, -0.2], [0, 0.02, 0.2], [0, 0.05, 0.4]]) * length
     figure.add(tube(ends, np.array([0.4, 1.0, 1.0, 0.6]) * thick, sides=10), "body")
@@ -240,7 +240,7 @@ def tree(rng: np.random.Generator) -> Figure:
 def snake(rng: np.random.Generator) -> Figure:
     """A snake lying on the ground."""
     figure = Figure(noun=str(rng.choice(["snake", "worm"])))
-    length, thick = rng.uniform(1.5, 2.0), rng.uniform(0.1, 0.17)
+    length, thick = rng.uniform(1.3, 1.8), rng.uniform(0.13, 0.2)
     points = np.array([[0, thick, length * (s - 0.5)] for s in np.linspace(0, 1, 8)])
     figure.bone("body", "root", points[0])
     spine = figure.chain("spine", "body", points)
@@ -269,10 +269,10 @@ def chest(rng: np.random.Generator) -> Figure:
     """A box with a hinged lid."""
     figure = Figure(noun=str(rng.choice(["chest", "box"])))
     wide, tall, deep = rng.uniform(0.8, 1.3), rng.uniform(0.4, 0.7), rng.uniform(0.6, 0.9)
-    figure.bone("base", "root", (0, 0, 0), (0, tall, 0))
-    figure.add(box(np.array([0, 0.5 * tall, 0]), np.array([wide, tall, deep])), "base")
+    base = figure.chain("base", "root", np.linspace([0, 0, 0], [0, tall, 0], 4))
+    figure.add(box(np.array([0, 0.5 * tall, 0]), np.array([wide, tall, deep]), step=0.16), base, softness=1.0)
     lid = rng.uniform(0.15, 0.3)
-    figure.bone("lid", "base", (0, tall, -0.5 * deep), (0, tall + lid, 0.5 * deep))
+    figure.bone("lid", base[-1], (0, tall, -0.5 * deep), (0, tall + lid, 0.5 * deep))
     if figure.noun == "chest":
         half = lathe([(0, -0.5), (0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (0.5, 0.5), (0, 0.5)], sides=16, step=0.4)
         lying = half.moved(turn=rotation("z", np.pi / 2))

@@ -126,7 +126,8 @@ def _primitive(
     starts = np.cumsum([0, *(len(part.shape.vertices) for part in parts)])
     vertices = np.concatenate([part.shape.vertices for part in parts])
     faces = np.concatenate([part.shape.faces + start for part, start in zip(parts, starts[:-1], strict=True)])
-    low, high = figure.lengths()
+    heights = figure.vertices()[:, 1]
+    low, high = heights.min(), heights.max()
     attributes = {
         "POSITION": builder.add_accessor(vertices.astype(np.float32), target=ARRAY_BUFFER, bounds=True),
         "NORMAL": builder.add_accessor(
@@ -135,13 +136,13 @@ def _primitive(
     }
     if textured:
         # A gradient spans the whole object once; other patterns tile.
-        height = (vertices[:, 1] - low[1]) / max(high[1] - low[1], 1e-9)
+        height = (vertices[:, 1] - low) / max(high - low, 1e-9)
         uv = np.concatenate([_whole_tiles(part, paint.grain) for part in parts])
         if paint.pattern == "gradient":
             uv = np.stack([uv[:, 0], 0.02 + 0.96 * height], 1)
         attributes["TEXCOORD_0"] = builder.add_accessor(uv.astype(np.float32), target=ARRAY_BUFFER)
     else:
-        colors = np.concatenate([_vertex_colors(part, paint, low[1], high[1]) for part in parts])
+        colors = np.concatenate([_vertex_colors(part, paint, low, high) for part in parts])
         packed = np.concatenate([colors, np.ones((len(colors), 1))], 1)
         attributes["COLOR_0"] = builder.add_accessor(
             (packed * 65535).round().astype(np.uint16), target=ARRAY_BUFFER, normalized=True

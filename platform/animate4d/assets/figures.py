@@ -64,6 +64,7 @@ class Figure:
         parts: with skins.
         verbs: own verbs by name.
         colors: preferred colour name by role, for what is never randomly painted (green leaves).
+        ground: `[3]` where the root stands.
     """
 
     noun: str
@@ -71,9 +72,14 @@ class Figure:
     parts: list[Part] = field(default_factory=list)
     verbs: dict[str, OwnVerb] = field(default_factory=dict)
     colors: dict[str, str] = field(default_factory=dict)
+    ground: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
     def __post_init__(self) -> None:
-        self.joints.append(Joint(name="root", parent=-1, position=np.zeros(3), anchor=np.zeros(3)))
+        self.joints.append(Joint(name="root", parent=-1, position=self.ground, anchor=self.ground))
+
+    def vertices(self) -> np.ndarray:
+        """Return the vertices of all parts, `[N, 3]`."""
+        return np.concatenate([part.shape.vertices for part in self.parts])
 
     def index(self, name: str) -> int:
         """Return the index of a joint."""
@@ -110,11 +116,6 @@ class Figure:
             share = _along(shape.vertices, np.stack([self.joints[i].anchor for i in order]))
         joints, weights = chain_weights(share, order, softness)
         self.parts.append(Part(shape=shape, role=role, joints=joints, weights=weights))
-
-    def lengths(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the lowest and highest corner of the object at rest, `[3]` each."""
-        points = np.concatenate([part.shape.vertices for part in self.parts])
-        return points.min(0), points.max(0)
 
 
 def chain_weights(share: np.ndarray, order: np.ndarray, softness: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

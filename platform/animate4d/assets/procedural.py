@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from animate4d.assets.creatures import CREATURES
-from animate4d.assets.figure_glb import NamedClip, Paint, write_figure
+from animate4d.assets.figure_glb import Paint, write_figure
 from animate4d.assets.figures import Figure
 from animate4d.assets.paint import PALETTE, PATTERNS
 from animate4d.assets.props import PROPS
-from animate4d.assets.rigging import KEYFRAMES, caption_of, figure_of_prop
-from animate4d.assets.verbs import AMPLITUDES, WHOLE_BODY_VERBS, own_keys, spine_of, whole_body_keys
+from animate4d.assets.rigging import caption_of, draw_clips, figure_of_prop
+from animate4d.assets.verbs import WHOLE_BODY_VERBS, spine_of
 from animate4d.core.errors import ConfigError
 from animate4d.core.hashing import slug
 from animate4d.io.atomic import write_text
@@ -66,7 +66,7 @@ def generate_objects(
         family = chosen[index % len(chosen)]
         figure = _figure(family, rng)
         color, pattern, paint = _paint(figure, rng)
-        clips = _clips(figure, rng, clips_per_object)
+        clips = draw_clips(figure, spine_of(figure.vertices()), WHOLE_BODY_VERBS, rng, clips_per_object)
         path = out / f"{family}-{seed}-{index:05d}-{slug(f'{color} {figure.noun}')}.glb"
         write_figure(path, figure, paint, clips, rng)
         subject = " ".join(word for word in (color, PATTERNS[pattern], figure.noun) if word)
@@ -89,8 +89,7 @@ def _paint(figure: Figure, rng: np.random.Generator) -> tuple[str, str, Paint]:
     color = figure.colors.get("main", str(rng.choice(list(PALETTE))))
     accent = str(rng.choice([name for name in PALETTE if name != color]))
     pattern = str(rng.choice(list(PATTERNS), p=(0.28, 0.22, 0.18, 0.14, 0.18)))
-    vertices = np.concatenate([part.shape.vertices for part in figure.parts])
-    unit = spine_of(vertices).unit
+    unit = spine_of(figure.vertices()).unit
     tints = [np.clip(np.array(PALETTE[name]) + rng.normal(0, 0.03, 3), 0.03, 0.97) for name in (color, accent)]
     paint = Paint(
         main=tuple(tints[0].tolist()),
@@ -100,24 +99,3 @@ def _paint(figure: Figure, rng: np.random.Generator) -> tuple[str, str, Paint]:
         textured=bool(rng.random() < (0.5 if pattern == "gradient" else 0.75)),
     )
     return color, pattern, paint
-
-
-def _clips(figure: Figure, rng: np.random.Generator, limit: int | None) -> list[NamedClip]:
-    """Draw a strength and a duration for each verb; verbs repeat with other strengths only when `limit` asks for it."""
-    spine = spine_of(np.concatenate([part.shape.vertices for part in figure.parts]))
-    phases = np.linspace(0, 1, KEYFRAMES)
-    whole = [str(verb) for verb in rng.permutation(WHOLE_BODY_VERBS)]
-    verbs = [*figure.verbs, *whole]
-    adverbs = {verb: [str(a) for a in rng.permutation(list(AMPLITUDES))] for verb in verbs}
-    duration = {verb: float(rng.uniform(1.0, 1.6)) for verb in verbs}
-    planned = [(verb, adverbs[verb][turn]) for turn in range(len(AMPLITUDES)) for verb in verbs]
-    clips = []
-    for verb, adverb in planned[: len(verbs) if limit is None else limit]:
-        amplitude = AMPLITUDES[adverb]
-        if verb in figure.verbs:
-            keys = own_keys(figure.joints, figure.verbs[verb](phases, amplitude), spine)
-        else:
-            keys = whole_body_keys(verb, figure.joints, spine, phases, amplitude)
-        times = np.round(phases * duration[verb], 6)
-        clips.append(NamedClip(name=f"{verb} {adverb}".strip(), times=times, keys=keys))
-    return clips

@@ -148,7 +148,7 @@ def _copy_materials(builder: GlbBuilder, document: GltfDocument) -> None:
         builder.document["images"][index] |= {**kept, "mimeType": builder.document["images"][index]["mimeType"]}
     used: set[str] = set()
     for kind in ("materials", "textures", "samplers"):
-        if document.json.get(kind):
+        if document.json.get(kind) and (kind != "samplers" or document.json.get("textures")):
             builder.document[kind] = copy.deepcopy(document.json[kind])
     for kind in ("materials", "textures", "samplers", "images"):
         _collect_extensions(builder.document.get(kind, []), used)

@@ -33,6 +33,7 @@ class Spine:
         pinned: s of the point that stays: 0 on the ground, 0.5 in the middle.
         unit: length of one canonical unit (bounding sphere = 0.8) in the object's units.
         room: canonical units the object may rise before it leaves the default frame.
+        lowest: height of the object's lowest point.
     """
 
     origin: np.ndarray
@@ -42,6 +43,7 @@ class Spine:
     pinned: float
     unit: float
     room: float
+    lowest: float
 
     @property
     def side(self) -> np.ndarray:
@@ -73,7 +75,9 @@ def spine_of(points: np.ndarray) -> Spine:
         axis, bend, pinned = np.eye(3)[flat], np.eye(3)[1], 0.5
     origin = centre - 0.5 * size * axis
     length = float(size @ axis)
-    return Spine(origin=origin, axis=axis, bend=bend, length=length, pinned=pinned, unit=unit, room=room)
+    return Spine(
+        origin=origin, axis=axis, bend=bend, length=length, pinned=pinned, unit=unit, room=room, lowest=float(low[1])
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
