@@ -31,13 +31,13 @@ COMMANDS = {
         summary="The whole road on this machine: objects, shards, training, four animations, a gallery.",
     ),
     "animate": Command(
-        config="animate4d.pipeline.config:AnimateConfig",
-        run="animate4d.demo.jobs:animate_one",
+        config="animate4d.pipeline.animate_config:AnimateConfig",
+        run="animate4d.jobs:animate_one",
         summary="Animate one 3D model from a sentence.",
     ),
     "generate-objects": Command(
         config="animate4d.assets.config:GenerateObjectsConfig",
-        run="animate4d.demo.jobs:generate",
+        run="animate4d.jobs:generate",
         summary="Write procedural animated GLBs with captions.",
     ),
     "build-shards": Command(
@@ -47,7 +47,7 @@ COMMANDS = {
     ),
     "train": Command(
         config="animate4d.training.config:TrainConfig",
-        run="animate4d.demo.jobs:train",
+        run="animate4d.jobs:train",
         summary="Train the multi-view video diffusion model with track supervision.",
     ),
     "animate-batch": Command(
@@ -61,8 +61,8 @@ COMMANDS = {
         summary="Serve animations over HTTP on Ray Serve.",
     ),
     "evaluate": Command(
-        config="animate4d.training.evaluate_config:EvaluateConfig",
-        run="animate4d.demo.jobs:evaluate",
+        config="animate4d.pipeline.evaluate_config:EvaluateConfig",
+        run="animate4d.jobs:evaluate",
         summary="Score a model on held-out clips against repeating frame 0 and the mean motion.",
     ),
 }
