@@ -37,7 +37,7 @@ class LabelledClip:
 
 
 def frame_times(duration: float, frames: int, max_seconds: float) -> np.ndarray:
-    """Return `[frames]` evenly spaced seconds over the first `max_seconds` of a clip; the end is left out, as loops need."""
+    """Return `[frames]` evenly spaced seconds over a clip, at most `max_seconds`; the end is left out, as in a loop."""
     return np.arange(frames) * (min(duration, max_seconds) / frames)
 
 

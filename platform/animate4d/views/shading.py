@@ -30,7 +30,10 @@ MAX_VALENCE = 48
 """Corners of more crowded points shade flat: comparing all pairs there is quadratic and would not be seen."""
 
 BLEND_CUTOFF = 0.1
-"""Alpha below which a BLEND material lets rays through; above, it is drawn solid, as one layer has one surface point."""
+"""Alpha below which a BLEND material lets rays through; above, it is drawn solid: a pixel has one surface point."""
+
+REFLECTANCE = 0.04
+"""Share of the light that any non-metal mirrors (glTF 2.0 appendix B): gives black paint a form."""
 
 TO_LINEAR = np.where(
     np.arange(256) <= 0.04045 * 255, np.arange(256) / 255 / 12.92, ((np.arange(256) / 255 + 0.055) / 1.055) ** 2.4
@@ -106,7 +109,8 @@ class Surfacer:
         factor = np.array([material.base_color for material in mesh.materials], np.float32)[mesh.face_material]
         corner = mesh.colors[mesh.faces] * factor[:, None]
         light = np.ones((len(mesh.faces), 2, 3), np.float32) if shading is None else shading
-        self._corner_color = corner[:, None, :, :3] * light[..., None]
+        self._corner_color = (1 - REFLECTANCE) * corner[:, None, :, :3] * light[..., None]
+        self._corner_mirrored = REFLECTANCE * light
         self._corner_alpha = corner[..., 3]
         self._mesh = mesh
         self._solid = np.array([material.alpha_mode == "OPAQUE" for material in mesh.materials])[mesh.face_material]
@@ -132,11 +136,12 @@ class Surfacer:
             back: `[n]` bool, True where the back side is seen.
         """
         weights = corner_weights(barycentric)
-        colors = np.einsum("nk,nkc->nc", weights, self._corner_color[face, back.astype(np.intp)])
+        side = back.astype(np.intp)
+        colors = np.einsum("nk,nkc->nc", weights, self._corner_color[face, side])
         for chosen, texture in self._textured(face):
             uv = np.einsum("nk,nkc->nc", weights[chosen], self._mesh.uv[self._mesh.faces[face[chosen]]])
             colors[chosen] *= sample_texture(texture[..., :3], uv)
-        return colors
+        return colors + np.einsum("nk,nk->n", weights, self._corner_mirrored[face, side])[:, None]
 
     def _is_solid(self, face: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
         solid = self._solid[face]
@@ -189,7 +194,7 @@ def minified(mesh: Mesh, number: int, material: Material, texels_per_unit: float
 
 
 def sample_texture(texture: np.ndarray, uv: np.ndarray) -> np.ndarray:
-    """Look up `[h, w, c]` at `uv [n, 2]` bilinearly, repeating beyond [0, 1] as glTF does by default; (0, 0) is top left."""
+    """Look up `[h, w, c]` at `uv [n, 2]` bilinearly, repeating beyond [0, 1] (glTF default); (0, 0) is top left."""
     height, width = texture.shape[:2]
     x, y = (uv[:, 0] % 1.0) * width - 0.5, (uv[:, 1] % 1.0) * height - 0.5
     left, top = np.floor(x).astype(np.intp), np.floor(y).astype(np.intp)
