@@ -76,6 +76,8 @@ class TrainConfig:
     """Times the workers are started again after one has died."""
     tracking_uri: str | None = None
     """MLflow store; default $MLFLOW_TRACKING_URI, else the file mlflow.db in the current folder."""
+    register: bool = True
+    """Register the finished model in MLflow as `mv-vdm` and make it the champion."""
     run_name: str | None = None
     """Name of the run in MLflow; default the name of `out`."""
 

@@ -73,8 +73,6 @@ def train(
             workers=config.workers,
             on_gpu=on_gpu,
         )
-        for observer in observers:
-            observer.started(start)
         try:
             result = follow(config, resolved, make_parts, start, observers)
         except BaseException as error:
@@ -184,9 +182,13 @@ def follow(
     """Run the workers in a thread and pass on what they write until they end."""
     out = config.out
     tail, pictures = MetricsTail(out, start.step), set(drawn(out))
-    run = threading.Thread(target=(fit := Fit(config, resolved, make_parts, start.on_gpu)).run, name="ray-train")
+    fit = Fit(config, resolved, make_parts, start.on_gpu)
+    # A daemon: when an observer raises or the user insists, the process ends and Ray takes the workers down with it.
+    run = threading.Thread(target=fit.run, name="ray-train", daemon=True)
     with stop_on_signal(out):
         run.start()
+        for observer in observers:
+            observer.started(start)
         alive = True
         while alive:
             run.join(POLL_SECONDS)
