@@ -83,7 +83,9 @@ def main() -> None:
         print(f"animate4d: there is no command '{arguments[0]}'", file=sys.stderr)
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
-    text = "\n".join(["usage: animate4d COMMAND [OPTIONS]", "", "Animate any static 3D model from a sentence.", "", *lines])
+    text = "\n".join(
+        ["usage: animate4d COMMAND [OPTIONS]", "", "Animate any static 3D model from a sentence.", "", *lines]
+    )
     print(f"{text}\n\n`animate4d COMMAND --help` explains a command.", file=sys.stdout if asked else sys.stderr)
     sys.exit(0 if asked else 2)
 

@@ -37,7 +37,9 @@ def client(store, submitted):
 
 
 def post(client, glb, name="box.glb", prompt="a box bouncing", headers=None, **fields):
-    return client.post("/v1/animations", files={"asset": (name, glb)}, data={"prompt": prompt, **fields}, headers=headers)
+    return client.post(
+        "/v1/animations", files={"asset": (name, glb)}, data={"prompt": prompt, **fields}, headers=headers
+    )
 
 
 def assert_problem(answer, status, *words):
@@ -109,7 +111,9 @@ def test_body_over_the_limit_is_refused_with_and_without_a_length(store, submitt
 def test_token_guards_every_v1_route(store, submitted, glb, tmp_path):
     (tmp_path / "token").write_text("secret\n")
     client = client_of(store, submitted, token_file=tmp_path / "token")
-    paths = [(path, list(methods)) for path, methods in client.app.openapi()["paths"].items() if path.startswith("/v1/")]
+    paths = [
+        (path, list(methods)) for path, methods in client.app.openapi()["paths"].items() if path.startswith("/v1/")
+    ]
     assert len(paths) >= 4
     for path, methods in paths:
         for method in methods:
@@ -177,7 +181,13 @@ def test_service_pages(client, glb):
 
 @pytest.mark.parametrize(
     ("given", "kept"),
-    [("Fox 1.GLB", "fox-1.glb"), ("../../etc/passwd", "passwd"), ("..\\x.obj", "x.obj"), ("", "unnamed"), ("a\0b.glb", "a-b.glb")],
+    [
+        ("Fox 1.GLB", "fox-1.glb"),
+        ("../../etc/passwd", "passwd"),
+        ("..\\x.obj", "x.obj"),
+        ("", "unnamed"),
+        ("a\0b.glb", "a-b.glb"),
+    ],
 )
 def test_uploaded_names_are_made_harmless(given, kept):
     assert safe_name(given) == kept

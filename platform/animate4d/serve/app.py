@@ -66,11 +66,13 @@ def build(args: dict[str, Any]) -> Application:
 
     paths = {name: Path(args[name]) for name in ("out", "token_file") if args.get(name) is not None}
     config = ServeConfig(**{**args, **paths})
-    folder = resolve_model(config.model, config.tracking_uri)
+    folder = resolve_model(config.model, uri=config.tracking_uri)
     options = {"num_cpus": WORKER_CPUS, "num_gpus": 1 if has_gpu() else 0}
     worker = Animator.options(num_replicas=config.workers, ray_actor_options=options)
     jobs = config.out.absolute()
-    return Api.bind(config, {"name": config.model, "folder": folder.name}, worker.bind(str(folder), str(jobs), WORKER_CPUS))
+    return Api.bind(
+        config, {"name": config.model, "folder": folder.name}, worker.bind(str(folder), str(jobs), WORKER_CPUS)
+    )
 
 
 def has_gpu() -> bool:

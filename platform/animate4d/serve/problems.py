@@ -16,7 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 logger = logging.getLogger(__name__)
 
 
-def problem(request: Request, status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def problem(
+    request: Request, status: int, title: str, detail: str, headers: dict[str, str] | None = None
+) -> JSONResponse:
     """Return an RFC 9457 problem answer that carries the request id."""
     body = {"type": "about:blank", "status": status, "title": title, "detail": detail}
     body["instance"] = request.url.path
@@ -29,7 +31,13 @@ def install_problems(app: FastAPI) -> None:
 
     @app.exception_handler(StarletteHTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
-        titles = {401: "Unauthorized", 404: "Not found", 405: "Method not allowed", 409: "Conflict", 429: "Too many jobs"}
+        titles = {
+            401: "Unauthorized",
+            404: "Not found",
+            405: "Method not allowed",
+            409: "Conflict",
+            429: "Too many jobs",
+        }
         title = titles.get(error.status_code, "Request refused")
         return problem(request, error.status_code, title, str(error.detail), dict(error.headers or {}))
 

@@ -31,7 +31,9 @@ def serve(config: ServeConfig) -> int:
 
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         ray_serve.start(http_options={"host": config.host, "port": config.port})
-        ray_serve.run(build(asdict(config)), name="animate4d", route_prefix="/", logging_config={"log_level": "WARNING"})
+        ray_serve.run(
+            build(asdict(config)), name="animate4d", route_prefix="/", logging_config={"log_level": "WARNING"}
+        )
         here = f"http://{config.host}:{config.port}"
         print(f"ready: try it at {here}/, read the contract at {here}/docs; Ctrl-C stops", flush=True)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -54,4 +56,6 @@ def check_port(config: ServeConfig) -> None:
         try:
             probe.bind((config.host, config.port))
         except OSError as error:
-            raise ClusterError(f"port {config.port} on {config.host} is not free ({error.strerror}): give --port") from error
+            raise ClusterError(
+                f"port {config.port} on {config.host} is not free ({error.strerror}): give --port"
+            ) from error

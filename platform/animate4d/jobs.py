@@ -1,0 +1,85 @@
+"""Jobs that join rooms which do not know each other: training with its MLflow observer, a request with a model."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from animate4d.assets.config import GenerateObjectsConfig
+    from animate4d.pipeline.animate_config import AnimateConfig
+    from animate4d.pipeline.evaluate_config import EvaluateConfig
+    from animate4d.training.config import TrainConfig
+
+
+def generate(config: GenerateObjectsConfig) -> int:
+    """Write procedural objects; returns the exit code."""
+    from animate4d.assets.procedural import generate_objects
+
+    paths = generate_objects(
+        config.out,
+        count=config.count,
+        seed=config.seed,
+        families=config.families or None,
+        clips_per_object=config.clips,
+    )
+    print(f"{len(paths)} objects and captions.csv in {config.out}")
+    return 0
+
+
+def train(config: TrainConfig) -> int:
+    """Train and register the model; returns 0 when all steps are done, 130 when stopped with a checkpoint."""
+    from animate4d.runs.callback import MlflowObserver
+    from animate4d.training.launch import train as launch
+    from animate4d.training.progress import ProgressLine
+
+    result = launch(config, [ProgressLine(), MlflowObserver(config.tracking_uri)])
+    if result.model is None:
+        print(f"stopped at step {result.step}; go on with --resume", file=sys.stderr)
+        return 130
+    print(f"model: {result.model}")
+    return 0
+
+
+def animate_one(config: AnimateConfig) -> int:
+    """Animate one object into a folder; returns the exit code."""
+    import torch
+
+    from animate4d.compute.paths import durable_path
+    from animate4d.io.progress import Progress
+    from animate4d.models.mv_vdm import MVVDM
+    from animate4d.pipeline.animate import animate
+    from animate4d.runs.registry import resolve_model
+
+    request, out = config.request(), durable_path(config.out)
+    model, version = None, ""
+    if config.video == "generated":
+        folder = resolve_model(config.model, uri=config.tracking_uri)
+        model, version = MVVDM.from_pretrained(folder).eval(), str(folder)
+        if torch.cuda.is_available():
+            model = model.to("cuda")
+    bar, begun = Progress(100, "animate"), time.monotonic()
+    animate(
+        request, model, out, model_version=version, progress=lambda stage, share: bar.update(int(100 * share), stage)
+    )
+    print(f"\n{out / 'animated.glb'} ({time.monotonic() - begun:.0f} s); look at {out / 'views.mp4'}")
+    return 0
+
+
+def evaluate(config: EvaluateConfig) -> int:
+    """Score a model on held-out clips and print the table; returns the exit code."""
+    from animate4d.models.mv_vdm import MVVDM
+    from animate4d.pipeline.evaluate import evaluate as run
+    from animate4d.runs.registry import resolve_model
+
+    folder = resolve_model(config.model, uri=config.tracking_uri)
+    scores = run(config, MVVDM.from_pretrained(folder).eval())
+    by_verb = scores.pop("by verb")
+    names = ("clips", "psnr", "masked_psnr", "motion", "slope", "retrieval")
+    print("\n" + " ".join([f"{'':<24}", *(f"{name:>11}" for name in names)]))
+    rows = [*scores.items(), *((verb, table["model"]) for verb, table in by_verb.items())]
+    for title, row in rows:
+        print(" ".join([f"{title[:24]:<24}", *(f"{row.get(name, float('nan')):>11.2f}" for name in names)]))
+    print(f"\n{config.out / 'scores.json'} and {config.out / 'comparison.png'}")
+    return 0
