@@ -18,7 +18,7 @@ class DemoConfig:
     """Folder for everything the demo makes; a second run goes on with what is there."""
 
     assets: Path | None = Path(os.environ["ANIMATE4D_ASSETS"]) if os.environ.get("ANIMATE4D_ASSETS") else None
-    """Folder of your GLBs: moving ones to train on, still ones to animate; unset: $ANIMATE4D_ASSETS, else generated ones."""
+    """Folder of your GLBs: moving ones to train on, still ones to animate; unset: $ANIMATE4D_ASSETS, else made."""
 
     objects: int = 16
     """Generated objects to train on (or moving GLBs taken from --assets)."""
