@@ -1,0 +1,52 @@
+"""Settings of a batch of animations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from animate4d.core.errors import ConfigError
+from animate4d.pipeline.config import AnimateOptions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnimateBatchConfig:
+    """Animate every row of a manifest; running the same command again does only what is missing."""
+
+    manifest: tyro.conf.Positional[Path]
+    """CSV with columns asset,prompt and optionally id, seed, video, clip, frames, fit, strength, guidance, steps."""
+
+    out: Path = Path("out/batch")
+    """Folder of the results: one folder per row, index.html, results.csv, ledger.jsonl. All workers must see it."""
+
+    model: str = "shipped"
+    """Model to animate with: shipped, a model folder, or models:/mv-vdm@champion."""
+
+    workers: int | None = None
+    """Objects worked on at once; unset: one per GPU, or one per CPU where there is no GPU."""
+
+    retries: int = 2
+    """How often a row starts over after its worker died; wrong input is never retried."""
+
+    row_minutes: float = 60.0
+    """A row that takes longer is stopped and counts as failed."""
+
+    record: bool = True
+    """Record the batch in MLflow."""
+
+    tracking_uri: str | None = None
+    """MLflow store; default $MLFLOW_TRACKING_URI, else mlflow.db in this folder."""
+
+    options: Annotated[AnimateOptions, tyro.conf.arg(name="")] = field(default_factory=AnimateOptions)
+    """Options of rows that do not set their own."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"workers is {self.workers}: give at least 1")
+        if not 0 <= self.retries <= 10:
+            raise ConfigError(f"retries is {self.retries}: give a whole number from 0 to 10")
+        if not self.row_minutes > 0:
+            raise ConfigError(f"row_minutes is {self.row_minutes}: give a positive number")

@@ -1,0 +1,71 @@
+"""What a batch prints: one line per row as it ends, and now and then a sign of life with the time left."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+
+from animate4d.batch.report import RowResult
+
+HEARTBEAT_SECONDS = 15.0
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+
+
+class Progress:
+    """Counts rows and writes lines; the time left assumes that the rows to come end as often as those so far."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._ended = 0
+        self._worked = 0
+        self._start = self._spoke = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Write one line; control characters of a prompt or path cannot move the cursor or fake a line."""
+        sys.stdout.write(UNPRINTABLE.sub(" ", text) + "\n")
+        sys.stdout.flush()
+        self._spoke = time.monotonic()
+
+    def row(self, result: RowResult) -> None:
+        """Write how a row ended."""
+        self._ended += 1
+        self._worked += result.attempts > 0
+        head = f"[{self._ended}/{self._rows}] {result.state:<7} {result.row.id}"
+        if result.state != "done":
+            self.say(f"{head}: {result.message}")
+            return
+        if not result.attempts:
+            return
+        seconds = sum(result.receipt["seconds"].values())
+        truth = result.receipt["truth"]
+        quality = f"outline overlap {result.receipt['fit']['mask_iou']:.0%}"
+        if truth is not None and truth["ratio"] is not None:
+            quality = f"vertex error {truth['e_fit']:.1%} of the size, {truth['ratio']:.2f} of standing still"
+        self.say(f"{head}: {seconds:.0f} s, {quality}{self._left()}")
+
+    def skip_done(self, count: int) -> None:
+        """Write how many rows an earlier run has done already."""
+        self._ended += count
+        if count:
+            self.say(f"{count} of {self._rows} rows are done already")
+
+    def alive(self, running: dict[str, float], stages: dict[str, str]) -> None:
+        """Write what is at work, if nothing was written for a while."""
+        if not running:
+            self.say("waiting for workers: they are starting, or the cluster is busy")
+            return
+        parts = [f"{row} {stages.get(row) or 'working'} ({seconds:.0f} s)" for row, seconds in running.items()]
+        shown = ", ".join(parts[:4]) + (f" and {len(parts) - 4} more" if len(parts) > 4 else "")
+        self.say(f"[{self._ended}/{self._rows}] {shown}{self._left()}")
+
+    def silent(self) -> bool:
+        """Return whether it is time for a sign of life."""
+        return time.monotonic() - self._spoke > HEARTBEAT_SECONDS
+
+    def _left(self) -> str:
+        remaining = self._rows - self._ended
+        if not remaining or not self._worked:
+            return ""
+        seconds = (time.monotonic() - self._start) / self._worked * remaining
+        return f", about {seconds:.0f} s left" if seconds < 100 else f", about {seconds / 60:.0f} min left"

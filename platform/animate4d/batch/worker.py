@@ -1,0 +1,80 @@
+"""The Ray actor that animates rows: it loads the model once and works on one object at a time.
+
+Outcomes come back as plain dictionaries instead of exceptions, so that what failed and whose fault it was is decided
+where it happened; an exception that does reach the driver means the process is gone.
+"""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from animate4d.core.errors import UserError
+from animate4d.pipeline.config import Request
+
+
+@ray.remote(max_restarts=0, max_concurrency=2)
+class RowWorker:
+    """Animates objects; `stage` answers while `animate` runs, hence two concurrent calls."""
+
+    def __init__(self) -> None:
+        self._model: Any = None
+        self._version = ""
+        self._stage = "starting"
+
+    def prepare(self, model: str | None, version: str, threads: int) -> dict[str, Any]:
+        """Load the model, if one is needed; must be called before `animate`."""
+        import torch
+
+        torch.set_num_threads(threads)
+        self._version = version
+        if model is None:
+            return {"state": "done"}
+        from animate4d.models.mv_vdm import MVVDM
+
+        try:
+            loaded = MVVDM.from_pretrained(Path(model))
+        except Exception as error:  # noqa: BLE001  # classified and reported by the driver
+            return describe_failure(error)
+        self._model = loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        return {"state": "done"}
+
+    def animate(self, request: Request, folder: str) -> dict[str, Any]:
+        """Animate one object into `folder`; returns its state with the receipt, or with kind, message and trace."""
+        from animate4d.pipeline.animate import animate
+
+        def progress(stage: str, _share: float) -> None:
+            self._stage = stage
+
+        try:
+            result = animate(request, self._model, Path(folder), model_version=self._version, progress=progress)
+        except Exception as error:  # noqa: BLE001  # one object must not end the batch; the trace goes into the ledger
+            return describe_failure(error)
+        return {"state": "done", "receipt": result.receipt}
+
+    def stage(self) -> str:
+        """Return the stage the current object is in."""
+        return self._stage
+
+
+def describe_failure(error: Exception) -> dict[str, Any]:
+    """Say whose fault an error is: bad input, a resource that ran out, the infrastructure, or a bug of ours."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, UserError):
+        return {"state": "failed", "kind": "bad input", "message": text, "trace": ""}
+    trace = "".join(traceback.format_exception(error))
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
+        message = f"ran out of memory ({text[:200]}): use fit=smoke, or a machine with more memory"
+        return {"state": "failed", "kind": "resource", "message": message, "trace": trace}
+    if isinstance(error, OSError):
+        return {
+            "state": "failed",
+            "kind": "infrastructure",
+            "message": f"reading or writing failed: {text}",
+            "trace": trace,
+        }
+    message = f"animate4d failed on this object ({type(error).__name__}: {text[:300]}); the trace is in ledger.jsonl"
+    return {"state": "failed", "kind": "bug", "message": message, "trace": trace}

@@ -1,0 +1,267 @@
+"""One object from request to bundle: load, look, imagine a video, fit the motion, export.
+
+Everything between the first and the last step happens in the canonical frame; what is exported returns to the user's.
+Cancellation is cooperative: it is looked for between stages and at every tick of the long ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from animate4d.assets.asset import Asset
+from animate4d.assets.load import load_asset
+from animate4d.core.cameras import Rig
+from animate4d.core.clip import GREY, MultiViewVideo
+from animate4d.core.errors import AssetError, ConfigError
+from animate4d.core.mesh import Mesh
+from animate4d.core.motion import GraphMotion
+from animate4d.export.glb import write_animated_glb
+from animate4d.export.splats import write_splats
+from animate4d.fourd.config import default, smoke
+from animate4d.fourd.fit import FitResult, fit_motion
+from animate4d.io.atomic import atomic_folder
+from animate4d.metrics.motion import vertex_error
+from animate4d.models.mv_vdm import MVVDM
+from animate4d.pipeline.config import Request
+from animate4d.pipeline.pictures import write_pictures, write_target
+from animate4d.pipeline.receipt import StageClock, write_receipt
+from animate4d.videos.generate import generate_video
+from animate4d.views.clip import frame_times, render_clip
+from animate4d.views.raycast import render_views
+
+VIEW_PX = 256
+"""Pixels per view: of the frames the video starts from, and of the pictures of the result."""
+
+MAX_CLIP_SECONDS = 4.0
+"""Longest stretch of an asset's own clip that is fitted; 16 frames of more would be too far apart to follow."""
+
+STILL_SHARE = 0.005
+"""A true motion below this share of the object's diameter is called still: half a pixel at 128 px."""
+
+SHARES = {"load": 0.03, "views": 0.07, "video": 0.25, "fit": 0.88, "export": 0.90, "pictures": 1.0}
+"""Overall progress at the end of each stage, from stage times on two CPU cores."""
+
+FIT_PRESETS = {"smoke": smoke, "default": default}
+
+
+class Cancelled(Exception):
+    """Somebody asked to stop; nothing was written."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """A finished bundle.
+
+    Attributes:
+        folder: where it is.
+        receipt: content of its `receipt.json`.
+    """
+
+    folder: Path
+    receipt: dict[str, Any]
+
+
+def animate(
+    request: Request,
+    model: MVVDM | None,
+    out: Path,
+    *,
+    model_version: str,
+    progress: Callable[[str, float], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Result:
+    """Animate one object into a folder, which appears whole or not at all; an older folder there is replaced.
+
+    Args:
+        request: what to animate and how.
+        model: in evaluation mode; may be None when the video is ground-truth.
+        out: folder of the bundle.
+        model_version: identifies the model in the receipt.
+        progress: told (stage, overall share from 0 to 1) now and then.
+        cancelled: asked now and then whether to stop.
+
+    Raises:
+        AssetError: the file cannot be read, or holds nothing that can be animated.
+        ConfigError: the request needs a model and there is none.
+        Cancelled: `cancelled` said so.
+    """
+    if request.video == "generated" and model is None:
+        raise ConfigError("a generated video needs a model: give one, or set video=ground-truth")
+    with atomic_folder(out) as folder:
+        receipt = _Animation(request, model, folder, progress, cancelled).run(model_version)
+    return Result(folder=out, receipt=receipt)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Target:
+    """The video to fit, flow to its first frame where the model gives it, and the true motion where it is known."""
+
+    video: MultiViewVideo
+    flow: np.ndarray | None = None
+    vertices: np.ndarray | None = None
+
+
+class _Animation:
+    """One run of the pipeline: keeps the clock, the progress and the wish to stop out of the steps."""
+
+    def __init__(
+        self,
+        request: Request,
+        model: MVVDM | None,
+        folder: Path,
+        progress: Callable[[str, float], None] | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> None:
+        self.request, self.model, self.folder = request, model, folder
+        self.rig = Rig()
+        self.clock = StageClock()
+        self._progress, self._cancelled = progress, cancelled
+
+    def run(self, model_version: str) -> dict[str, Any]:
+        """Go through all stages and return the receipt."""
+        with self._stage("load"):
+            asset, mesh, clip = self._load()
+        target = self._ground_truth(asset, clip) if self.request.video == "ground-truth" else self._generated(mesh)
+        with self._stage("fit"):
+            config = replace(FIT_PRESETS[self.request.options.fit](), seed=self.request.seed % 2**32)
+            fit = fit_motion(mesh, target.video, config, flow=target.flow, progress=self._ticks("fit"))
+            motion = _scaled(fit.motion, self.request.options.strength)
+            poses = motion.apply(mesh.vertices)
+        with self._stage("export"):
+            write_animated_glb(asset, motion, self.folder / "animated.glb", name=self._animation_name(asset, clip))
+            (self.folder / "splats").mkdir()
+            write_splats(asset, fit.splats, self.folder / "splats" / "static.ply")
+        with self._stage("pictures"):
+            tick = self._ticks("pictures")
+            write_pictures(self.folder, mesh, poses, motion.times, self.rig, VIEW_PX, tick)
+            on_grey = np.round(target.video.on_grey() * 255).astype(np.uint8)
+            write_target(self.folder / f"{self.request.video}.mp4", on_grey, target.video.times)
+        truth, warnings = _truth(poses, target.vertices)
+        return write_receipt(
+            self.folder,
+            self.request,
+            asset_sha256=asset.source_sha256,
+            model_version=model_version,
+            clock=self.clock,
+            fit=_fit_report(fit),
+            truth=truth,
+            warnings=[*asset.warnings, *warnings],
+        )
+
+    def _load(self) -> tuple[Asset, Mesh, int | None]:
+        request = self.request
+        clip: int | str | None = None
+        if request.video == "ground-truth":
+            clip = request.clip if request.clip is not None else 0
+        asset = load_asset(request.asset, clip=clip)
+        if asset.mesh is None:
+            raise AssetError(
+                f"{request.asset}: splat assets cannot be animated yet: a mesh is needed (GLB, OBJ or PLY)"
+            )
+        return asset, asset.mesh, None if clip is None else asset.clip_number(clip)
+
+    def _generated(self, mesh: Mesh) -> _Target:
+        with self._stage("views"):
+            first = render_views(mesh, mesh.vertices, self.rig, VIEW_PX).rgba
+        with self._stage("video"):
+            assert self.model is not None
+            options, tick = self.request.options, self._ticks("video")
+            made = generate_video(
+                self.model,
+                first,
+                self.rig,
+                self.request.prompt,
+                seed=self.request.seed,
+                steps=options.steps,
+                guidance=options.guidance,
+                progress=lambda done, steps: tick(done / steps),
+            )
+            video = MultiViewVideo(
+                rgb=_off_grey(made.rgb, made.alpha),
+                alpha=made.alpha,
+                camera_to_world=self.rig.camera_to_world(),
+                intrinsics=self.rig.intrinsics(VIEW_PX),
+                times=made.times,
+            )
+        return _Target(video=video, flow=made.flow)
+
+    def _ground_truth(self, asset: Asset, clip: int | None) -> _Target:
+        assert clip is not None
+        with self._stage("views"):
+            times = frame_times(asset.clips[clip].duration, self.request.options.frames, MAX_CLIP_SECONDS)
+            video, _, vertices = render_clip(asset, clip, times, self.rig, VIEW_PX)
+        return _Target(video=video, vertices=vertices)
+
+    def _animation_name(self, asset: Asset, clip: int | None) -> str:
+        return self.request.prompt.strip()[:80] or (asset.clips[clip].name if clip is not None else "animation")
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        self._tell(name, _start_of(name))
+        with self.clock.stage(name):
+            yield
+        self._tell(name, SHARES[name])
+
+    def _ticks(self, name: str) -> Callable[[float], None]:
+        """Return what maps a stage's own share to the overall one."""
+        start, end = _start_of(name), SHARES[name]
+        return lambda share: self._tell(name, start + (end - start) * share)
+
+    def _tell(self, stage: str, share: float) -> None:
+        if self._cancelled is not None and self._cancelled():
+            raise Cancelled
+        if self._progress is not None:
+            self._progress(stage, share)
+
+
+def _start_of(stage: str) -> float:
+    ends = list(SHARES.values())
+    index = list(SHARES).index(stage)
+    return ends[index - 1] if index else 0.0
+
+
+def _off_grey(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Undo compositing on grey: straight colours from `[..., 3]` uint8 pictures and `[...]` uint8 coverage."""
+    coverage = alpha[..., None].astype(np.float32) / 255
+    colour = (rgb.astype(np.float32) - GREY * 255 * (1 - coverage)) / np.maximum(coverage, 1 / 255)
+    return np.where(coverage > 0, np.clip(np.round(colour), 0, 255), 128).astype(np.uint8)
+
+
+def _scaled(motion: GraphMotion, strength: float) -> GraphMotion:
+    if strength == 1.0:
+        return motion
+    factor = np.float32(strength)
+    return replace(motion, rotations=motion.rotations * factor, translations=motion.translations * factor)
+
+
+def _fit_report(fit: FitResult) -> dict[str, Any]:
+    return {
+        "loss": round(float(np.mean(fit.frame_losses[1:])), 6),
+        "frame_losses": [round(float(loss), 6) for loss in fit.frame_losses],
+        "mask_iou": round(float(np.mean(fit.mask_iou[1:])), 4),
+        "frame_mask_iou": [round(float(share), 4) for share in fit.mask_iou],
+        "lost_frames": [int(frame) for frame in fit.lost_frames],
+        "nodes": len(fit.motion.nodes),
+        "splats": len(fit.splats.means),
+        "frames": len(fit.motion.times),
+    }
+
+
+def _truth(poses: np.ndarray, true: np.ndarray | None) -> tuple[dict[str, float | None] | None, list[str]]:
+    """Score the moved mesh against the true one; a clip that stands still has no ratio to speak of."""
+    if true is None:
+        return None, []
+    error = vertex_error(poses, true)
+    ratio = round(error.ratio, 4) if np.isfinite(error.ratio) else None
+    warnings = []
+    if error.static < STILL_SHARE:
+        warnings.append(
+            f"This clip hardly moves ({error.static:.2%} of the size): choose another with the clip column."
+        )
+    return {"e_fit": round(error.fit, 6), "e_static": round(error.static, 6), "ratio": ratio}, warnings

@@ -1,0 +1,164 @@
+import pytest
+
+from animate4d.batch.manifest import BATCH_FILES, read_manifest
+from animate4d.core.errors import ManifestError
+from animate4d.pipeline.config import AnimateOptions
+
+
+def read(tmp_path, text, *, encoding="utf-8", defaults=None):
+    path = tmp_path / "manifest.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode(encoding))
+    return read_manifest(path, defaults or AnimateOptions())
+
+
+def only_row(tmp_path, text):
+    (row,) = read(tmp_path, text).rows
+    return row
+
+
+def test_reads_what_a_row_asks_for(tmp_path):
+    row = only_row(
+        tmp_path,
+        "id,asset,prompt,seed,video,clip,strength,fit,note\nfox,a/fox.glb, a fox runs ,7,ground-truth,Gallop,1.5,smoke,x\n",
+    )
+    request = row.request
+    assert (row.id, row.line, row.prompt, row.extra) == ("fox", 2, "a fox runs", {"note": "x"})
+    assert request.asset == tmp_path / "a/fox.glb"
+    assert (request.seed, request.video, request.clip) == (7, "ground-truth", "Gallop")
+    assert (request.options.strength, request.options.fit, request.options.frames) == (1.5, "smoke", 16)
+
+
+def test_empty_cells_take_the_defaults_of_the_batch(tmp_path):
+    defaults = AnimateOptions(strength=0.5, fit="smoke")
+    (row,) = read(tmp_path, "asset,prompt,strength,fit\nfox.glb,runs,,\n", defaults=defaults).rows
+    assert row.request.options == defaults
+
+
+def test_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path):
+    text = 'asset,prompt,seed\nfox.glb,"a fox, running",1\n'
+    plain = read(tmp_path, text)
+    windows = read(tmp_path, text.replace("\n", "\r\n"), encoding="utf-8-sig")
+    assert windows.rows == plain.rows
+
+
+def test_quoted_commas_and_newlines_stay_in_the_prompt_and_line_numbers_stay_right(tmp_path):
+    text = 'asset,prompt,seed\na.glb,"one,\ntwo\nthree",1\n\nb.glb,next,x\n'
+    first, second = read(tmp_path, text).rows
+    assert first.prompt == "one,\ntwo\nthree"
+    assert first.line == 2
+    assert second.line == 6
+    assert second.problem.startswith("line 6, column seed:")
+
+
+def test_derived_ids_follow_the_content_and_not_the_order(tmp_path):
+    one, two = read(tmp_path, "asset,prompt\nFox Red.glb,runs\nfox red.glb,jumps\n").rows
+    swapped = read(tmp_path, "asset,prompt\nfox red.glb,jumps\nFox Red.glb,runs\n").rows
+    assert {one.id, two.id} == {row.id for row in swapped}
+    assert one.id.startswith("fox-red-")
+    assert one.id != two.id
+
+
+def test_a_short_row_is_filled_with_empty_cells(tmp_path):
+    assert only_row(tmp_path, "asset,prompt,seed,video\nfox.glb,runs\n").request.seed == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no rows"),
+        ("\n\n", "no rows"),
+        ("asset,prompt\n", "no rows"),
+        ("asset,promt\nfox.glb,runs\n", "column 'prompt' is missing (found: asset, promt)"),
+        ("asset;prompt\nfox.glb;runs\n", "not separated by commas"),
+        ("asset,prompt,asset\nfox.glb,runs,b.glb\n", "column 'asset' stands twice"),
+        ("id,asset,prompt\nfox,a.glb,runs\nother,b.glb,runs\nFOX,c.glb,runs\n", "lines 2 and 4 share the id 'FOX'"),
+        ("asset,prompt\nfox.glb,runs\nfox.glb,runs\n", "lines 2 and 3 share the id"),
+        ('asset,prompt\nfox.glb,"runs\n', "line 2"),
+        (b"asset,prompt\nfox.glb,caf\xe9\n", "not UTF-8"),
+    ],
+)
+def test_a_wrong_table_is_refused_in_one_line(tmp_path, text, said):
+    with pytest.raises(ManifestError) as error:
+        read(tmp_path, text)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "manifest.csv" in str(error.value)
+
+
+def test_a_missing_manifest_and_a_folder_are_named(tmp_path):
+    with pytest.raises(ManifestError, match="no such file"):
+        read_manifest(tmp_path / "none.csv", AnimateOptions())
+    with pytest.raises(ManifestError, match="is a folder"):
+        read_manifest(tmp_path, AnimateOptions())
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("seed", "x", "whole number"),
+        ("seed", "-1", "from 0 to 9223372036854775807"),
+        ("seed", str(2**64), "from 0 to 9223372036854775807"),
+        ("seed", "1.5", "whole number"),
+        ("seed", "1_0", "whole number"),
+        ("strength", "nan", "from 0 to 3"),
+        ("strength", "lots", "not a number"),
+        ("frames", "1", "from 2 to 64"),
+        ("fit", "best", "smoke or default"),
+        ("steps", "0", "from 1 to 200"),
+        ("guidance", "-3", "from 0 to 30"),
+        ("video", "real", "generated or ground-truth"),
+        ("clip", "Run", "ground-truth"),
+        ("prompt", "  ", "say what the object should do"),
+        ("prompt", "x" * 501, "at most 500"),
+        ("asset", "", "empty"),
+        ("asset", "http://127.0.0.1:8265/x.glb", "URL"),
+        ("asset", "file:///etc/passwd", "URL"),
+        ("id", "../up", "cannot name a folder"),
+        ("id", "/abs", "cannot name a folder"),
+        ("id", "a\0b", "cannot name a folder"),
+        ("id", "CON", "cannot name a folder"),
+        ("id", "nul.txt", "cannot name a folder"),
+        ("id", "..%2f", "cannot name a folder"),
+        ("id", "trailing.", "cannot name a folder"),
+        ("id", "x" * 300, "cannot name a folder"),
+        ("id", "index.html", "file of the batch"),
+    ],
+)
+def test_a_wrong_cell_is_that_rows_failure_and_the_others_go_on(tmp_path, column, value, said):
+    cells = {"id": "bad", "asset": "fox.glb", "prompt": "runs", column: value}
+    text = f"{','.join(cells)}\n{','.join(cells.values())}\n" + ",".join(
+        {"id": "good", "asset": "b.glb", "prompt": "jumps"}.get(name, "") for name in cells
+    )
+    bad, good = read(tmp_path, text).rows
+    assert bad.request is None
+    assert bad.column == column
+    assert bad.problem.startswith(f"line 2, column {column}: ")
+    assert said in bad.problem
+    assert good.request is not None
+
+
+def test_too_many_cells_point_at_the_missing_quotes(tmp_path):
+    row = only_row(tmp_path, "asset,prompt\nfox.glb,a fox, running\n")
+    assert row.request is None
+    assert "quote a prompt that holds a comma" in row.problem
+
+
+def test_an_empty_prompt_is_fine_for_ground_truth(tmp_path):
+    assert only_row(tmp_path, "asset,prompt,video\nfox.glb,,ground-truth\n").request is not None
+
+
+def test_a_misspelled_option_is_kept_and_pointed_out(tmp_path):
+    manifest = read(tmp_path, "asset,prompt,sead\nfox.glb,runs,3\n")
+    assert manifest.extra_columns == ("sead",)
+    assert "did you mean 'seed'" in manifest.warnings[0]
+
+
+def test_ids_cannot_hide_what_the_batch_writes():
+    assert {"ledger.jsonl", "results.csv", "index.html"} <= BATCH_FILES
+
+
+def test_ten_thousand_rows_with_one_bad(tmp_path):
+    lines = "".join(f"row{number},a.glb,runs {number},{number}\n" for number in range(9999))
+    manifest = read(tmp_path, f"id,asset,prompt,seed\n{lines}last,a.glb,runs,never\n")
+    assert sum(row.request is not None for row in manifest.rows) == 9999
+    assert manifest.rows[-1].line == 10_001
