@@ -255,11 +255,11 @@ def snake(rng: np.random.Generator) -> Figure:
         figure.add(limb(tongue[0], tongue[1], 0.15 * thick, rings=2, sides=5), spine[-1], "red")
 
     def slither(phases: np.ndarray, amplitude: float) -> Turns:
-        turns: Turns = {}
-        for k, name in enumerate(spine):
-            late = 2 * np.pi * (phases - k / len(spine))
-            turns[name] = (Y, 0.5 * amplitude * (np.sin(late) + np.sin(2 * np.pi * k / len(spine))))
-        return turns
+        # A wave of the heading runs along the body; a joint turns by what its segment's heading differs from the last.
+        lag = 2 * np.pi * np.arange(len(spine)) / len(spine)
+        heading = 0.42 * amplitude * (np.sin(2 * np.pi * phases[:, None] - lag) + np.sin(lag))
+        turning = np.diff(heading, axis=1, prepend=0.0)
+        return {name: (Y, turning[:, k]) for k, name in enumerate(spine)}
 
     figure.verbs = {"slither": slither}
     return figure
@@ -284,7 +284,7 @@ def chest(rng: np.random.Generator) -> Figure:
     figure.add(box(np.array([0, tall, 0.53 * deep]), np.array([0.14, 0.16, 0.06])), "lid", "yellow")
 
     def swing_open(phases: np.ndarray, amplitude: float) -> Turns:
-        return {"lid": (X, -1.0 * amplitude * (1 - np.cos(2 * np.pi * phases)) / 2)}
+        return {"lid": (X, -0.72 * amplitude * (1 - np.cos(2 * np.pi * phases)) / 2)}
 
     figure.verbs = {"open": swing_open}
     return figure

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from animate4d.assets.asset import Asset
-from animate4d.assets.normalise import canonical_similarity
+from animate4d.assets.normalise import UP_ROTATIONS
 from animate4d.assets.normals import carried_normals, fit_similarity, smooth_normals
 from animate4d.assets.parts import Part
 from animate4d.core.errors import AssetError
@@ -27,8 +27,9 @@ def output_frame(asset: Asset) -> Similarity:
     """Return the similarity from the frame of the file we write (y-up, the user's units) to the canonical frame."""
     if asset.document is not None:
         return asset.to_canonical
-    upright = canonical_similarity(np.eye(3), "y").rotation
-    return Similarity(scale=asset.to_canonical.scale, rotation=upright, translation=asset.to_canonical.translation)
+    return Similarity(
+        scale=asset.to_canonical.scale, rotation=UP_ROTATIONS["y"], translation=asset.to_canonical.translation
+    )
 
 
 def append_surfaces(builder: GlbBuilder, asset: Asset, joints: np.ndarray, weights: np.ndarray, skin: int) -> list[int]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from animate4d.assets.figures import Joint, Turns
+from animate4d.core.cameras import Rig
 
 AMPLITUDES = {"gently": 0.6, "": 1.0, "wildly": 1.5}
 """Adverb -> factor on every amplitude."""
@@ -32,8 +33,9 @@ class Spine:
         length: so that s = 1 is the other end.
         pinned: s of the point that stays: 0 on the ground, 0.5 in the middle.
         unit: length of one canonical unit (bounding sphere = 0.8) in the object's units.
-        room: canonical units the object may rise before it leaves the default frame.
+        room: canonical units a bounce of amplitude 1 rises; 1.5 times that still fits the default frame.
         lowest: height of the object's lowest point.
+        growth: share of its height the object gains when stretching with amplitude 1.
     """
 
     origin: np.ndarray
@@ -44,6 +46,7 @@ class Spine:
     unit: float
     room: float
     lowest: float
+    growth: float
 
     @property
     def side(self) -> np.ndarray:
@@ -65,9 +68,7 @@ def spine_of(points: np.ndarray) -> Spine:
     low, high = points.min(0), points.max(0)
     size, centre = high - low, 0.5 * (low + high)
     unit = float(np.linalg.norm(points - centre, axis=1).max()) / 0.8
-    half_height = 0.5 * size[1] / unit
-    # The camera's half height at the origin is 1.09 canonical units; a wild bounce (1.5) must stay below 1.03.
-    room = min(0.25, (1.03 - half_height) / 1.5)
+    room = min(0.25, _headroom((points - centre) / unit) / max(AMPLITUDES.values()))
     flat = int(np.argmax(size * [1, 0, 1]))
     if size[1] >= FLAT * size[flat]:
         axis, bend, pinned = np.eye(3)[1], np.eye(3)[2], 0.0
@@ -76,8 +77,30 @@ def spine_of(points: np.ndarray) -> Spine:
     origin = centre - 0.5 * size * axis
     length = float(size @ axis)
     return Spine(
-        origin=origin, axis=axis, bend=bend, length=length, pinned=pinned, unit=unit, room=room, lowest=float(low[1])
+        origin=origin,
+        axis=axis,
+        bend=bend,
+        length=length,
+        pinned=pinned,
+        unit=unit,
+        room=room,
+        lowest=float(low[1]),
+        growth=float(min(0.25, 2 * room * unit / max(size[1], 1e-9))),
     )
+
+
+def _headroom(points: np.ndarray) -> float:
+    """Return how far canonical `[N, 3]` points (y up) may rise and stay in every view of the default rig.
+
+    With u up and b backward of a camera and t = tan(fov / 2), a point p is inside when p.u <= t (distance - p.b); that
+    bounds the rise for each point, most tightly on the side that faces the camera.
+    """
+    rig = Rig()
+    tangent = 0.98 * np.tan(np.deg2rad(rig.fov_deg) / 2)
+    sine, cosine = np.sin(np.deg2rad(rig.elevation_deg)), np.cos(np.deg2rad(rig.elevation_deg))
+    near = np.hypot(points[:, 0], points[:, 2])
+    room = tangent * (rig.distance - cosine * near - sine * points[:, 1]) + sine * near - cosine * points[:, 1]
+    return float(max(room.min(), 0.0) / (cosine + tangent * sine))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,7 +183,7 @@ WHOLE_BODY: dict[str, Field] = {
 }
 WHOLE_BODY_VERBS = (*WHOLE_BODY, "stretch")
 """Verbs every object can do. At amplitude 1: 0.25 canonical units up, bend 0.6 rad, sway 0.45 rad, spin 135 degrees,
-shake 0.25 rad and 0.1 units, stretch 20 %. A wild one still keeps the object inside the default frame."""
+shake 0.25 rad and 0.1 units, stretch 25 %; tall objects rise and stretch less, so that a wild clip stays in frame."""
 
 
 def _identity(points: np.ndarray, phases: np.ndarray) -> np.ndarray:
@@ -190,7 +213,7 @@ def _arc(points: np.ndarray, spine: Spine, toward: np.ndarray, angles: np.ndarra
 
 def _stretch(joints: list[Joint], spine: Spine, phases: np.ndarray, amplitude: float) -> Keys:
     """Scale the root about the middle of the object: taller and thinner, then flatter and wider, at equal volume."""
-    tall = 1 + 0.2 * amplitude * np.sin(2 * np.pi * phases)
+    tall = 1 + spine.growth * amplitude * np.sin(2 * np.pi * phases)
     count = len(joints)
     scales = np.ones((len(phases), count, 3))
     scales[:, 0] = np.stack([tall**-0.5, tall, tall**-0.5], 1)
