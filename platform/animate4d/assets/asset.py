@@ -105,9 +105,8 @@ class Asset:
             return clip
         if not names:
             raise AssetError(f"{self.path}: has no animations, so no clip {clip!r}")
-        raise AssetError(
-            f"{self.path}: has no animation {clip!r}; it has {', '.join(names)} (numbers 0-{len(names) - 1})"
-        )
+        listed = ", ".join(f"{number} {name!r}" for number, name in enumerate(names))
+        raise AssetError(f"{self.path}: has no animation {clip!r}; it has {listed}")
 
     def vertices_at(self, clip: int, time: float) -> np.ndarray:
         """Return `[N, 3]` float32 canonical vertices at `time` seconds of a clip, by the same similarity at every time.
@@ -146,7 +145,8 @@ class Asset:
         assert self.poser is not None
         if not math.isfinite(time):
             raise AssetError(f"{self.path}: the time {time} is not a number of seconds")
-        world = self.poser.vertices(clip, time)
+        with np.errstate(all="ignore"):
+            world = self.poser.vertices(clip, time)
         if not np.isfinite(world).all():
             pose = "rest pose" if clip is None else f"pose of animation {self.clips[clip].name!r} at {time} s"
             raise AssetError(f"{self.path}: its {pose} is not finite; repair and re-export the model")

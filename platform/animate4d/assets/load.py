@@ -47,15 +47,17 @@ def load_asset(path: Path, *, clip: int | str | None = None, time: float = 0.0, 
         raise AssetError(f"{path}: up axis {up!r} is unknown; give one of {', '.join(UP_ROTATIONS)}")
     kind = detect_format(path)
     try:
-        if kind == "gltf":
-            asset = _load_gltf(path, up or "y")
-        elif kind == "obj":
-            asset = _load_obj(path, up or "y")
-        else:
-            asset = _load_ply(path, up)
+        with np.errstate(all="ignore"):  # overflow and NaN are found by the checks for finite numbers
+            if kind == "gltf":
+                asset = _load_gltf(path, up or "y")
+            elif kind == "obj":
+                asset = _load_obj(path, up or "y")
+            else:
+                asset = _load_ply(path, up)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, struct.error) as error:
         # A hostile or broken file can hold the wrong kind of value in any of its fields.
-        raise AssetError(f"{path}: malformed {kind} file ({type(error).__name__}: {_one_line(error)})") from error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        raise AssetError(f"{path}: this {kind} file is malformed ({reason}); re-export the model") from error
     return asset.posed(clip, time)
 
 
@@ -132,7 +134,3 @@ def _hash_files(paths: list[Path]) -> str:
     if len(paths) == 1:
         return hash_file(paths[0])
     return hashlib.sha256("".join(hash_file(path) for path in paths).encode()).hexdigest()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]
