@@ -1,0 +1,73 @@
+"""Settings of the motion fit. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from animate4d.core.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitConfig:
+    """Fit a deformation graph to a multi-view video, frame by frame and then jointly."""
+
+    size: int = 128
+    """Pixels on a side of the images compared; larger videos are shrunk to it (32 to 1024)."""
+    splats: int = 2000
+    """Gaussians on the surface of the mesh (100 to 200000)."""
+    nodes: int = 150
+    """Nodes of the deformation graph, which become the joints of the exported skin (4 to 1000)."""
+    polish_steps: int = 80
+    """Steps of fitting splat colours, sizes and opacities to the views of frame 0."""
+    levels: int = 3
+    """Image levels compared: full size, half, quarter and so on (1 to 5)."""
+    photometric: float = 200.0
+    """Weight of the squared difference of colour and coverage, images in [0, 1]."""
+    rigidity: float = 1.5
+    """Weight of as-rigid-as-possible between nodes, in units that do not depend on mesh or clip."""
+    silhouette: float = 300.0
+    """Weight of the pull into the silhouette, coordinates in image widths; early steps only."""
+    tracks: float = 300.0
+    """Weight of point tracks or flow, where they are given, coordinates in image widths."""
+    stiffness: float = 10.0
+    """Rigidity is multiplied by this at the first step of a frame and decays to one over 70 % of the steps."""
+    translation_rate: float = 0.015
+    """Adam's rate for node translations, canonical units."""
+    rotation_rate: float = 0.06
+    """Adam's rate for node rotations, radians."""
+    forward_steps: int = 24
+    """Steps for each start of a frame in the forward pass."""
+    backward_steps: int = 16
+    """Steps for the start from the following frame in the backward pass; 0 leaves the pass out."""
+    joint_steps: int = 17
+    """Steps of the last refinement, all frames together."""
+    bias_steps: int = 60
+    """Steps of the fit to frame 0 itself, whose result is taken off every frame; 0 leaves it out."""
+    seed: int = 0
+    """Seed of the surface sampling."""
+
+    def __post_init__(self) -> None:
+        ranges = {"size": (32, 1024), "splats": (100, 200_000), "nodes": (4, 1000), "levels": (1, 5)}
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"fit.{name} is {getattr(self, name)}: expected {low} to {high}")
+        for name in ("polish_steps", "forward_steps", "backward_steps", "joint_steps", "bias_steps", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"fit.{name} is {getattr(self, name)}: expected 0 or more")
+        for name in ("photometric", "rigidity", "silhouette", "tracks", "translation_rate", "rotation_rate"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"fit.{name} is {getattr(self, name)}: expected a finite number, 0 or more")
+        if not 1.0 <= self.stiffness < float("inf"):
+            raise ConfigError(f"fit.stiffness is {self.stiffness}: expected 1 or more")
+
+
+def default() -> FitConfig:
+    """Return the settings that recover most of the true motion of rigged models (about half a CPU minute)."""
+    return FitConfig()
+
+
+def smoke() -> FitConfig:
+    """Return cheaper settings for demos: fewer nodes and steps, no second image level."""
+    return FitConfig(
+        splats=1200, nodes=80, polish_steps=50, levels=2, forward_steps=16, backward_steps=8, joint_steps=10
+    )
