@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 
 import numpy as np
 import pytest
@@ -86,17 +87,20 @@ def test_sibling_files_are_read_and_count_for_the_hash(box, tmp_path):
     path = tmp_path / "box.gltf"
     path.write_text(json.dumps(document.json))
     assert "my%20data.bin" in message(path)
+    document.json["buffers"][0]["uri"] = "x" * 9000
+    (tmp_path / "long.gltf").write_text(json.dumps(document.json))
+    assert "not beside it" in message(tmp_path / "long.gltf")
     (tmp_path / "my data.bin").write_bytes(document.buffers[0])
     first = load_asset(path)
     (tmp_path / "my data.bin").write_bytes(document.buffers[0] + b"\0\0\0\0")
     assert load_asset(path).source_sha256 != first.source_sha256
 
 
-@pytest.mark.parametrize(
-    "uri",
-    ["../secret.bin", "/etc/passwd", "file:///etc/passwd", "http://127.0.0.1/a.bin", "..%2Fsecret.bin"]
-    + ["a/../../secret.bin", "..\\secret.bin", "C:\\secret.bin", "link.bin"],
-)
+FOREIGN = ["../secret.bin", "/etc/passwd", "file:///etc/passwd", "http://127.0.0.1/a.bin", "..%2Fsecret.bin"]
+FOREIGN += ["a/../../secret.bin", "..\\secret.bin", "C:\\secret.bin", "link.bin"]
+
+
+@pytest.mark.parametrize("uri", FOREIGN)
 def test_references_out_of_the_folder_are_refused(box, tmp_path, uri):
     (tmp_path / "secret.bin").write_bytes(read_gltf(box).buffers[0])
     folder = tmp_path / "inner"
@@ -135,7 +139,12 @@ def test_other_content_is_named(tmp_path, content, expected):
 
 def test_missing_file_and_folder(tmp_path):
     assert "no such file" in message(tmp_path / "absent.glb")
-    assert "folder" in message(tmp_path)
+    assert "not a file" in message(tmp_path)
+    os.mkfifo(tmp_path / "pipe.glb")
+    assert "not a file" in message(tmp_path / "pipe.glb")
+    assert "cannot be read" in message(tmp_path / ("x" * 300 + ".glb"))
+    with pytest.raises(AssetError, match="cannot be read"):
+        load_asset(tmp_path / "a\0b.glb")
 
 
 def test_content_wins_over_the_name(box, tmp_path):

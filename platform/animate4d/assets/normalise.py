@@ -37,9 +37,10 @@ def sphere_similarity(points: np.ndarray, rotation: np.ndarray) -> Similarity:
     Raises:
         ValueError: all points coincide, so there is no size to normalise.
     """
-    turned = points.astype(np.float64) @ rotation.T
-    centre = (turned.min(0) + turned.max(0)) / 2
-    radius = float(np.sqrt(((turned - centre) ** 2).sum(1).max()))
+    with np.errstate(over="ignore", invalid="ignore"):  # a radius that is not finite is refused below
+        turned = points.astype(np.float64) @ rotation.T
+        centre = (turned.min(0) + turned.max(0)) / 2
+        radius = float(np.sqrt(((turned - centre) ** 2).sum(1).max()))
     if not radius > 0.0 or not np.isfinite(radius):
         raise ValueError(f"bounding sphere of radius {radius}")
     scale = CANONICAL_RADIUS / radius

@@ -15,7 +15,7 @@ import numpy as np
 from animate4d.assets.textures import TextureDecoder, srgb_to_linear
 from animate4d.core.errors import AssetError
 from animate4d.core.mesh import Material, Mesh
-from animate4d.io.resources import read_bytes, sibling_path
+from animate4d.io.resources import is_file, read_bytes, sibling_path
 
 _MAP_OPTIONS = {"-blendu": 1, "-blendv": 1, "-cc": 1, "-clamp": 1, "-imfchan": 1, "-texres": 1, "-bm": 1, "-boost": 1}
 _MAP_OPTIONS |= {"-type": 1, "-colorspace": 1, "-mm": 2, "-o": 3, "-s": 3, "-t": 3}
@@ -216,7 +216,7 @@ class _Library:
         except AssetError:
             self._warnings.append(f"the {what} {name[:80]!r} is not in the model's folder: drawn without it")
             return None
-        if not path.is_file():
+        if not is_file(path):
             self._warnings.append(f"the {what} {name[:80]!r} is missing: drawn without it")
             return None
         self.siblings.append(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from animate4d.core.errors import AssetError
+from animate4d.io.resources import read_bytes
 
 Format = Literal["gltf", "ply", "obj"]
 
@@ -38,17 +39,7 @@ def detect_format(path: Path) -> Format:
     Raises:
         AssetError: missing, a folder, empty, unreadable, or no readable model; the message says what it is.
     """
-    if not path.exists():
-        raise AssetError(f"{path}: there is no such file")
-    if not path.is_file():
-        raise AssetError(f"{path}: this is a folder; give the path of one 3D model")
-    try:
-        with open(path, "rb") as stream:
-            head = stream.read(_HEAD_BYTES)
-    except OSError as error:
-        raise AssetError(f"{path}: cannot be read ({error.strerror})") from error
-    if not head:
-        raise AssetError(f"{path}: the file is empty")
+    head = read_bytes(path, _HEAD_BYTES)
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if head.startswith(b"glTF") or text.startswith(b"{"):
         return "gltf"

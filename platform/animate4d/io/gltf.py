@@ -17,7 +17,7 @@ import numpy as np
 from animate4d.core.errors import AssetError
 from animate4d.io.atomic import write_bytes
 from animate4d.io.draco import decode_draco
-from animate4d.io.resources import read_bytes, read_uri, sibling_path
+from animate4d.io.resources import is_file, read_bytes, read_uri, sibling_path
 
 MAX_SPARE_BYTES, MAX_EXPANSION = 128 << 20, 16
 """Memory for accessors: 128 MB (zeros under a sparse accessor) plus 16 times the buffers (a byte as a float is 4)."""
@@ -80,7 +80,7 @@ class GltfDocument:
 
     def is_missing(self, uri: str) -> bool:
         """Whether `uri` names a file beside this one that is not there (an unsafe name is an error, not missing)."""
-        return not uri.startswith("data:") and not sibling_path(self.path, uri).is_file()
+        return not uri.startswith("data:") and not is_file(sibling_path(self.path, uri))
 
     def read_uri(self, uri: str) -> bytes:
         """Return the bytes behind a `data:` URI or a file beside this one."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import stat
 from pathlib import Path
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -19,27 +20,34 @@ MAX_FILE_BYTES = 1 << 30
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*:")
 
 
-def read_bytes(path: Path) -> bytes:
-    """Read a whole file.
+def read_bytes(path: Path, limit: int | None = None) -> bytes:
+    """Read a whole file, or its first `limit` bytes.
 
     Raises:
         AssetError: it is missing, not a regular file, empty, unreadable, or above `MAX_FILE_BYTES`.
     """
-    if not path.exists():
-        raise AssetError(f"{path}: there is no such file")
-    if not path.is_file():
-        raise AssetError(f"{path}: this is not a file; give the path of one 3D model")
-    size = path.stat().st_size
-    if size == 0:
-        raise AssetError(f"{path}: the file is empty")
-    if size > MAX_FILE_BYTES:
-        raise AssetError(
-            f"{path}: {size / 1e9:.1f} GB is above the limit of {MAX_FILE_BYTES / 1e9:.1f} GB for one file"
-        )
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise AssetError(f"{path}: cannot be read ({error.strerror})") from error
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise AssetError(f"{path}: this is not a file; give the path of one 3D model")
+        size = path.stat().st_size
+        if size == 0:
+            raise AssetError(f"{path}: the file is empty")
+        if size > MAX_FILE_BYTES:
+            raise AssetError(f"{path}: {size / 1e9:.1f} GB is above the limit of {MAX_FILE_BYTES / 1e9:.1f} GB a file")
+        with open(path, "rb") as stream:
+            return stream.read(limit if limit is not None else -1)
+    except FileNotFoundError as error:
+        raise AssetError(f"{path}: there is no such file") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL character
+        raise AssetError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a regular file of that name; a name no file system takes is not an error."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def sibling_path(owner: Path, uri: str) -> Path:
@@ -74,7 +82,7 @@ def read_uri(owner: Path, uri: str) -> tuple[bytes, Path | None]:
         raise AssetError(f"{owner}: a file reference is not text")
     if uri[:5].lower() != "data:":
         path = sibling_path(owner, uri)
-        if not path.is_file():
+        if not is_file(path):
             raise AssetError(f"{owner}: needs the file {_short(uri)}, which is not beside it")
         return read_bytes(path), path
     head, comma, body = uri.partition(",")
