@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from animate4d.assets.shapes import Shape
 
@@ -85,7 +86,7 @@ class Figure:
         """Return the index of a joint."""
         return [joint.name for joint in self.joints].index(name)
 
-    def bone(self, name: str, parent: str, start: Sequence[float], end: Sequence[float] | None = None) -> str:
+    def bone(self, name: str, parent: str, start: ArrayLike, end: ArrayLike | None = None) -> str:
         """Add a joint at `start` whose bone reaches to `end`; returns its name."""
         head = np.asarray(start, np.float64)
         anchor = head if end is None else 0.5 * (head + np.asarray(end, np.float64))

@@ -315,12 +315,12 @@ def _primitive(rng: np.random.Generator, size: np.ndarray) -> Shape:
         return box(np.zeros(3), 2 * size)
     if kind == 1:
         return ellipsoid(np.zeros(3), size)
-    outline = {
+    outlines: dict[int, list[tuple[float, float]]] = {
         2: [(0, -1), (1, -1), (1, -1), (1, 1), (1, 1), (0, 1)],
         3: [(0, -1), (1, -1), (1, -1), (0.05, 1), (0, 1)],
         4: [(0, -1), (0.5, -1), (1, 0), (1, 0), (0.5, 1), (0.5, 1), (0, 1)],
-    }[int(kind)]
-    turned = lathe(outline, sides=int(rng.choice([5, 8, 12])), step=0.5)
+    }
+    turned = lathe(outlines[int(kind)], sides=int(rng.choice([5, 8, 12])), step=0.5)
     return replace(turned, vertices=turned.vertices * size, uv=turned.uv * size.mean())
 
 

@@ -131,13 +131,10 @@ def _surface(
     }
     attributes["JOINTS_0"] = builder.add_accessor(joints, target=ARRAY_BUFFER)
     attributes["WEIGHTS_0"] = builder.add_accessor(weights, target=ARRAY_BUFFER)
-    return {"attributes": attributes, "indices": _add_faces(builder, faces)}
-
-
-def _add_faces(builder: GlbBuilder, faces: np.ndarray) -> int:
     # The largest 16-bit index is reserved for restarting strips.
     kind = np.uint16 if faces.max(initial=0) < 65535 else np.uint32
-    return builder.add_accessor(faces.ravel().astype(kind), target=ELEMENT_ARRAY_BUFFER)
+    indices = builder.add_accessor(faces.ravel().astype(kind), target=ELEMENT_ARRAY_BUFFER)
+    return {"attributes": attributes, "indices": indices}
 
 
 def _copy_materials(builder: GlbBuilder, document: GltfDocument) -> None:
@@ -188,21 +185,19 @@ def _append_plain(
     skin: int,
 ) -> list[int]:
     """Append a mesh that did not come from glTF: one primitive per material, materials made from `Mesh`."""
-    textured = any(material.texture is not None for material in mesh.materials)
     arrays = {"POSITION": positions, "NORMAL": smooth_normals(positions, mesh.faces)}
-    if textured:
+    if any(material.texture is not None for material in mesh.materials):
         arrays["TEXCOORD_0"] = mesh.uv.astype(np.float32)
     if (mesh.colors != 1).any():
         arrays["COLOR_0"] = mesh.colors.astype(np.float32)
     primitives: list[dict[str, Any]] = []
     for number, material in enumerate(mesh.materials):
-        faces = mesh.faces[mesh.face_material == number].astype(np.int64)
+        faces = mesh.faces[mesh.face_material == number]
         if not len(faces):
             continue
-        if not primitives:
-            primitive = _surface(builder, arrays, faces, joints, weights)
-        else:
-            primitive = {"attributes": primitives[0]["attributes"], "indices": _add_faces(builder, faces)}
+        rows, numbers = np.unique(faces, return_inverse=True)
+        own = {name: values[rows] for name, values in arrays.items()}
+        primitive = _surface(builder, own, numbers.reshape(faces.shape), joints[rows], weights[rows])
         primitives.append(primitive | {"material": _plain_material(builder, material)})
     index = builder.append("meshes", {"name": asset.name, "primitives": primitives})
     return [builder.append("nodes", {"name": asset.name, "mesh": index, "skin": skin})]

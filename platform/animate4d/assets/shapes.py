@@ -10,6 +10,7 @@ import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,8 +101,9 @@ def tube(
     return _rings(path[:, None] + ring, along, around, np.zeros(len(path), np.int64))
 
 
-def limb(start: np.ndarray, end: np.ndarray, radius: float, end_radius: float | None = None, *, rings: int = 6,
-         sides: int = 8) -> Shape:  # fmt: skip
+def limb(
+    start: ArrayLike, end: ArrayLike, radius: float, end_radius: float | None = None, *, rings: int = 6, sides: int = 8
+) -> Shape:
     """Return a capsule from `start` to `end` whose radius goes linearly to `end_radius`."""
     share = np.linspace(0, 1, rings)[:, None]
     path = np.asarray(start, np.float64) * (1 - share) + np.asarray(end, np.float64) * share

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -28,7 +29,7 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float, *, loops: int = 1) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path).with_suffix(".mp4")
     try:
-        with imageio.get_writer(
+        writer: Any = imageio.get_writer(
             temporary,
             format="FFMPEG",
             fps=fps,
@@ -37,7 +38,8 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float, *, loops: int = 1) -> 
             quality=None,
             macro_block_size=1,
             output_params=["-crf", "16", "-movflags", "+faststart", "-threads", "1"],
-        ) as writer:
+        )
+        with writer:
             for _ in range(loops):
                 for frame in even:
                     writer.append_data(frame)
