@@ -90,16 +90,16 @@ def add_foreign_member(path: Path, name: str, data: bytes) -> None:
     (path.parent / "index.json").write_text(json.dumps(index))
 
 
-@pytest.fixture(name="make_sample")
+@pytest.fixture(scope="session", name="make_sample")
 def make_sample_fixture():
     return make_sample
 
 
-@pytest.fixture(name="write_shards")
+@pytest.fixture(scope="session", name="write_shards")
 def write_shards_fixture():
     return write_shards
 
 
-@pytest.fixture(name="add_foreign_member")
+@pytest.fixture(scope="session", name="add_foreign_member")
 def add_foreign_member_fixture():
     return add_foreign_member

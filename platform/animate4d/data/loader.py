@@ -25,7 +25,7 @@ class ClipStream(Protocol):
     """Endless training batches of one rank.
 
     Attributes:
-        fingerprint: hash of what decides the sequence of items; a cursor is good only where it is the same.
+        fingerprint: equal for streams that give the same items at the same cursor; a cursor is good only for those.
         epoch_items: items per epoch over all ranks.
         skipped: id -> reason of the items that could not be decoded so far.
     """

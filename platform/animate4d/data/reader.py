@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from animate4d.core.errors import ShardError
 from animate4d.core.hashing import hash_json
@@ -21,6 +21,9 @@ from animate4d.data.store import ShardStore
 from animate4d.tracks.build import EXACT
 
 log = logging.getLogger(__name__)
+
+DECISIVE = ("seed", "size", "views", "view_groups", "frames", "stride", "frames_per_step", "points", "tracker", "grid")
+"""Settings that change what an item holds; batch size, number of ranks and loader do not."""
 
 SKIP_WINDOW = 1000
 """Items over which the share of undecodable ones is judged at least, unless an epoch is shorter."""
@@ -35,7 +38,8 @@ class EncodedItem:
         group: view group.
         members: the sample's members that this group needs.
         labels: computed labels (`labels.read_labels`), empty for tracker "exact".
-        damage: why the item cannot be labelled, empty if nothing is wrong.
+        damage: why the item cannot be labelled, empty if nothing is wrong; the item will be skipped.
+        fatal: why the shards cannot be read, empty if they can; the run will stop here.
     """
 
     sample: str
@@ -43,13 +47,15 @@ class EncodedItem:
     members: Mapping[str, bytes]
     labels: bytes = b""
     damage: str = ""
+    fatal: str = ""
 
 
 class ItemReader:
     """Everything one process needs to turn items into examples.
 
     Attributes:
-        fingerprint: hash of what decides the sequence of items.
+        order: the sequence of items.
+        fingerprint: equal where the same cursor gives the same items with the same draws.
         skipped: id -> reason of the items that could not be decoded.
     """
 
@@ -59,12 +65,12 @@ class ItemReader:
         self.decoder = ItemDecoder.open(config, self.store)
         self.order = self.decoder.order
         self.skipped: dict[str, str] = {}
-        self.fingerprint = hash_json(
-            {"keys": self.store.keys, "groups": self.order.groups, "seed": config.seed, "visits": config.view_groups}
-        )
+        decisive = {name: getattr(config, name) for name in DECISIVE}
+        self.fingerprint = hash_json({"keys": self.store.keys, **decisive})
         self._max_bad_share = config.max_bad_share
-        self._labels = config.tracker != EXACT
-        self._labeller = Labeller(config.tracker, config.grid, config.labels_folder) if self._labels else None
+        self._labeller = None
+        if config.tracker != EXACT:
+            self._labeller = Labeller(config.tracker, config.grid, config.labels_folder)
         self._seen = self._bad = 0
 
     def fetch(self, item: Item) -> EncodedItem:
@@ -80,16 +86,14 @@ class ItemReader:
 
     def label(self, encoded: EncodedItem) -> EncodedItem:
         """Add computed labels, or the reason why there are none; items of tracker "exact" pass through."""
-        if self._labeller is None:
+        if self._labeller is None or encoded.fatal:
             return encoded
         labels, damage = b"", ""
         try:
             labels = self._labeller.label(encoded.members, self.decoder.views(encoded.group))
         except ShardError as error:
             damage = str(error)
-        return EncodedItem(
-            sample=encoded.sample, group=encoded.group, members=encoded.members, labels=labels, damage=damage
-        )
+        return replace(encoded, labels=labels, damage=damage)
 
     def example(self, item: Item, encoded: EncodedItem | None = None) -> Example:
         """Return the example of an item, or of its replacement where it cannot be decoded.
@@ -104,6 +108,11 @@ class ItemReader:
         attempt, wanted = 0, item
         while True:
             encoded = encoded or self.label(self.fetch(wanted))
+            if encoded.fatal:
+                raise ShardError(encoded.fatal)
+            assert (encoded.sample, encoded.group) == (self.store.keys[wanted.sample], wanted.group), (
+                "rows out of order"
+            )
             self._seen += 1
             try:
                 if encoded.damage:

@@ -1,0 +1,223 @@
+"""The clip stream through Ray Data: tasks read shards, actors label points, the trainer decodes.
+
+    work orders -> read (tasks) -> label (actors, only for trackers that compute) -> trainer of one rank
+
+A work order is a range of steps of one rank; its items follow from `order` by arithmetic, so every rank runs its own
+Ray Data execution, made inside the trainer's process, and Ray Data keeps the order of the rows (`preserve_order`).
+Batches are therefore the very batches of the in-process loader, and a cursor is exact. Rows carry encoded members (a
+decoded clip is some 20 times larger) in blocks of a few items. One execution spans many epochs, so actors and their
+models are built once and not once per epoch. Where readers and labellers ask for the same resources Ray fuses them, and
+the actors read for themselves.
+
+Readers and labellers ask for a fraction of a CPU each: a rank needs `readers + labellers` times `stream_cpus` free
+beside the CPUs that the trainers hold, and the stream says so instead of waiting when the cluster has less.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
+
+from animate4d.core.errors import ClusterError, ShardError
+from animate4d.data.batch import TrainingBatch, collate
+from animate4d.data.config import DataConfig
+from animate4d.data.loader import prefetched
+from animate4d.data.order import Cursor, Item
+from animate4d.data.reader import EncodedItem, ItemReader
+from animate4d.tracks.build import EXACT
+
+ORDER_ITEMS = 32
+"""Items per work order, roughly: a few blocks."""
+BLOCK_ITEMS = 8
+"""Items per block: rows of 0.1-5 MB make blocks that back-pressure can count."""
+TARGET_BLOCK_BYTES = 4 * 2**20
+"""Ray gathers what a task yields into blocks of this size; small ones bring the first batch, and errors, sooner."""
+STORE_BYTES_AHEAD = 128 * 2**20
+"""Object store that one rank's stream may fill ahead of the trainer."""
+SEGMENT_ORDERS = 1024
+"""Work orders per Ray Data execution: some 30,000 items between two starts of the actors."""
+TASK_ORDERS = 16
+"""Work orders per reading task; a task streams its blocks out as they are made."""
+
+ROOM_PATIENCE_S = 15.0
+"""Tasks of a stream just closed, or of a worker just replaced, give their CPUs back within seconds."""
+
+SCHEMA = pa.schema(
+    [
+        ("sample", pa.string()),
+        ("group", pa.int32()),
+        ("names", pa.string()),
+        ("members", pa.list_(pa.large_binary())),
+        ("labels", pa.large_binary()),
+        ("damage", pa.string()),
+        ("fatal", pa.string()),
+    ]
+)
+
+
+class RayStream:
+    """One rank's batches, read and labelled by Ray Data. Use it in a process connected to Ray (see `ClipStream`)."""
+
+    def __init__(self, config: DataConfig, *, rank: int = 0, world: int = 1) -> None:
+        self._config, self._rank, self._world = config, rank, world
+        self._reader = ItemReader(config)
+        self._steps_per_order = max(1, ORDER_ITEMS // config.batch_size)
+        self.fingerprint = self._reader.fingerprint
+        self.epoch_items = self._reader.order.epoch_items
+        self.skipped = self._reader.skipped
+
+    def batches(self, start: Cursor) -> Iterator[tuple[TrainingBatch, Cursor]]:
+        """Yield batches; see `ClipStream.batches`.
+
+        Raises:
+            ClusterError: the cluster has no CPU left for readers and labellers.
+        """
+        return prefetched(lambda: self._batches(start), self._config.prefetch)
+
+    def _batches(self, cursor: Cursor) -> Iterator[tuple[TrainingBatch, Cursor]]:
+        require_room(self._config)
+        while True:
+            for table in self._dataset(cursor).iter_batches(
+                batch_size=self._config.batch_size, batch_format="pyarrow", prefetch_batches=1
+            ):
+                items, cursor = self._reader.order.step(cursor, self._config.batch_size, self._rank, self._world)
+                rows = map(unpack_row, table.to_pylist())
+                yield collate([self._reader.example(item, row) for item, row in zip(items, rows, strict=True)]), cursor
+
+    def _dataset(self, start: Cursor) -> Dataset:
+        config = self._config
+        plan = {
+            "config": config,
+            "start": start,
+            "rank": self._rank,
+            "world": self._world,
+            "steps": self._steps_per_order,
+        }
+        rows = ray.data.from_items(
+            [{"id": number} for number in range(SEGMENT_ORDERS)], override_num_blocks=SEGMENT_ORDERS // TASK_ORDERS
+        ).map_batches(
+            read_orders,
+            batch_size=TASK_ORDERS,
+            batch_format="numpy",
+            fn_kwargs=plan,
+            num_cpus=config.stream_cpus,
+            compute=TaskPoolStrategy(size=config.readers),
+        )
+        if config.tracker != EXACT:
+            rows = rows.map_batches(
+                LabelActor,
+                batch_size=BLOCK_ITEMS,
+                batch_format="pyarrow",
+                fn_constructor_kwargs={"config": config},
+                num_cpus=config.stream_cpus,
+                compute=ActorPoolStrategy(size=config.labellers),
+            )
+        context = rows.context
+        context.enable_progress_bars = False
+        context.target_max_block_size = TARGET_BLOCK_BYTES
+        context.execution_options.preserve_order = True
+        context.execution_options.verbose_progress = False
+        context.execution_options.resource_limits = context.execution_options.resource_limits.copy(
+            object_store_memory=STORE_BYTES_AHEAD
+        )
+        return rows
+
+
+def read_orders(batch: dict[str, Any], *, config: DataConfig, **plan: Any) -> Iterator[pa.Table]:
+    """Read the items of some work orders; runs in a Ray task.
+
+    Shards that cannot be read come out as a last row that says so: an exception would reach the trainer before the rows
+    in front of it, wrapped in the trace of a task.
+    """
+    try:
+        yield from read_items(_reader(config), batch["id"], config.batch_size, **plan)
+    except ShardError as error:
+        yield pack_rows([EncodedItem(sample="", group=0, members={}, fatal=located(error))])
+
+
+def read_items(
+    reader: ItemReader, orders: Iterable[int], batch_size: int, *, start: Cursor, rank: int, world: int, steps: int
+) -> Iterator[pa.Table]:
+    """Yield the items of work orders, each `steps` steps of one rank, in blocks."""
+    for number in orders:
+        cursor = reader.order.advance(start, int(number) * steps * batch_size * world)
+        items: list[Item] = []
+        for _ in range(steps):
+            found, cursor = reader.order.step(cursor, batch_size, rank, world)
+            items += found
+        for first in range(0, len(items), BLOCK_ITEMS):
+            yield pack_rows([reader.fetch(item) for item in items[first : first + BLOCK_ITEMS]])
+
+
+class LabelActor:
+    """Holds a tracker and labels the items that pass; kept labels are found on disk."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self._config = config
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return the rows with labels, or with the reason why there are none."""
+        rows = [unpack_row(row) for row in batch.to_pylist()]
+        try:
+            reader = _reader(self._config)
+        except ShardError as error:
+            return pack_rows([replace(row, fatal=row.fatal or located(error)) for row in rows])
+        return pack_rows([reader.label(row) for row in rows])
+
+
+def located(error: ShardError) -> str:
+    """Say on which machine the shards could not be read: on another one they may be fine."""
+    return f"{error} (node {ray.util.get_node_ip_address()})"
+
+
+def pack_rows(items: list[EncodedItem]) -> pa.Table:
+    """Put items into an Arrow table."""
+    rows = [
+        {
+            "sample": item.sample,
+            "group": item.group,
+            "names": json.dumps(list(item.members)),
+            "members": list(item.members.values()),
+            "labels": item.labels,
+            "damage": item.damage,
+            "fatal": item.fatal,
+        }
+        for item in items
+    ]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def unpack_row(row: dict[str, Any]) -> EncodedItem:
+    """Take an item out of an Arrow row."""
+    members = dict(zip(json.loads(row.pop("names")), row.pop("members"), strict=True))
+    return EncodedItem(members=members, **row)
+
+
+def require_room(config: DataConfig) -> None:
+    """Fail at once, with a sentence, where the stream would wait for ever.
+
+    Raises:
+        ClusterError: the CPUs left by the trainers cannot hold one reader and one labeller.
+    """
+    needed = config.stream_cpus * (1 if config.tracker == EXACT else 2)
+    give_up = time.monotonic() + ROOM_PATIENCE_S
+    while (free := ray.available_resources().get("CPU", 0.0)) < needed:
+        if time.monotonic() > give_up:
+            raise ClusterError(
+                f"the data stream needs {needed:g} free CPUs per rank, the cluster has {free:g}: use fewer trainers, a "
+                "lower data.stream_cpus, or the inprocess loader"
+            )
+        time.sleep(0.2)
+
+
+@lru_cache(maxsize=2)
+def _reader(config: DataConfig) -> ItemReader:
+    return ItemReader(config)

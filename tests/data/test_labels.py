@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+
+from animate4d.core.errors import ShardError
+from animate4d.data.config import DataConfig
+from animate4d.data.labels import Labeller, label_clip, read_labels
+from animate4d.data.order import Cursor, Item
+from animate4d.data.reader import ItemReader
+from animate4d.io.arrays import pack_arrays
+from animate4d.tracks.build import make_tracker
+
+VIEWS = [0, 2, 4, 6]
+
+
+class CountingTracker:
+    id = "counting/1"
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._real = make_tracker("opencv-lk")
+
+    def track(self, video, queries, masks):
+        self.calls += 1
+        return self._real.track(video, queries, masks)
+
+
+@pytest.fixture
+def labeller(tmp_path):
+    made = Labeller("opencv-lk", 15, tmp_path / "labels")
+    made._tracker = CountingTracker()
+    return made
+
+
+def test_labels_follow_the_object_on_all_stored_frames(make_sample):
+    key, members = make_sample(1, size=64, frames=16)
+    tracks = read_labels(label_clip(make_tracker("opencv-lk"), members, VIEWS, 15), key, VIEWS, 16)
+    assert tracks.tracker.startswith("opencv-lk/")
+    assert tracks.xy.shape[:2] == (4, 16)
+    alive = tracks.visible[:, 7] > 0
+    assert alive.sum() > 40
+    moved = tracks.xy[:, 7] - tracks.xy[:, 0]  # 2 px to the right per frame
+    assert np.abs(np.median(moved[alive], axis=0) - (14, 0)).max() < 0.3
+
+
+def test_labels_are_made_once_and_again_when_pictures_change(labeller, make_sample):
+    _, members = make_sample(1)
+    first = labeller.label(members, VIEWS)
+    assert labeller.label(members, VIEWS) == first
+    assert labeller._tracker.calls == 1
+    other = dict(members, **{"view_02.webp": make_sample(2)[1]["view_02.webp"]})
+    assert labeller.label(other, VIEWS) != first
+    assert labeller._tracker.calls == 2
+    labeller.label(members, [1, 3, 5, 7])
+    assert labeller._tracker.calls == 3
+
+
+def test_labels_of_another_sample_or_other_views_are_refused(make_sample):
+    key, members = make_sample(1)
+    data = label_clip(make_tracker("opencv-dis"), members, VIEWS, 15)
+    for sample, views in [("disc-00000002-00-00000", VIEWS), (key, [1, 3, 5, 7])]:
+        with pytest.raises(ShardError, match=key) as error:
+            read_labels(data, sample, views, 8)
+        assert "\n" not in str(error.value)
+
+
+def test_damaged_and_foreign_label_files_are_named(labeller, make_sample):
+    _, members = make_sample(1)
+    labeller.label(members, VIEWS)
+    (path,) = labeller._folder.iterdir()
+    for data in (b"PK\x03\x04", pack_arrays({"xy": np.zeros(3)}), pack_arrays({"note": np.zeros(4, np.uint8)})):
+        path.write_bytes(data)
+        with pytest.raises(ShardError):
+            labeller.label(members, VIEWS)
+
+
+def test_label_with_a_wrong_shape_is_refused_with_the_sample(make_sample):
+    key, members = make_sample(1)
+    data = label_clip(make_tracker("opencv-lk"), members, VIEWS, 15)
+    with pytest.raises(ShardError, match="xy"):
+        read_labels(data, key, VIEWS, 9)
+
+
+def test_items_use_labels_at_their_frames_and_scale(tmp_path, write_shards):
+    folder = write_shards(tmp_path / "s", 2, size=64, tracks=False)
+    config = DataConfig(
+        shards=folder, size=32, views=4, frames=4, stride=2, frames_per_step=3, tracker="opencv-lk", prefetch=0
+    )
+    item = ItemReader(config).example(Item(Cursor(0, 1), 1, 0))
+    alive = item.visible[:, -1] > 0
+    assert alive.any()
+    moved = (item.tracks - item.tracks[:, :1])[..., 0]
+    # 2 px of 64 per stored frame = 1 px of 32, every second stored frame is a model frame.
+    assert np.abs(np.median(moved[:, -1][alive]) - 2 * item.frame_index[-1]) < 0.3
+    assert (folder / "labels").is_dir()

@@ -1,0 +1,95 @@
+import os
+
+import pytest
+
+from animate4d.core.errors import ShardError
+from animate4d.data import store as store_module
+from animate4d.data.store import ShardStore
+from animate4d.io.shards import iterate_shard
+
+BIG = 2**30
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch):
+    monkeypatch.setattr(store_module, "READ_PAUSE_S", 0.0)
+
+
+@pytest.mark.parametrize("cache", [0, BIG])
+def test_any_member_of_any_sample_is_what_the_shard_holds(tmp_path, write_shards, cache):
+    folder = write_shards(tmp_path / "s", 5, per_shard=2, frames=2, views=2)
+    truth = {key: members for path in sorted(folder.glob("*.tar")) for key, members in iterate_shard(path)}
+    store = ShardStore(folder, cache_bytes=cache)
+    assert set(store.keys) == set(truth)
+    for number in (4, 0, 2, 4):
+        wanted = ["view_01.webp", "meta.json", "latents.npz"]
+        read = store.read(number, wanted)
+        assert set(read) == {"view_01.webp", "meta.json"}
+        assert all(read[name] == truth[store.keys[number]][name] for name in read)
+
+
+def one_line(error: pytest.ExceptionInfo, *parts: str) -> None:
+    assert "\n" not in str(error.value)
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_missing_index_is_named(tmp_path):
+    with pytest.raises(ShardError) as error:
+        ShardStore(tmp_path / "nothing")
+    one_line(error, "index.json", "build_shards")
+
+
+def test_empty_folder_is_named(tmp_path, write_shards):
+    with pytest.raises(ShardError) as error:
+        ShardStore(write_shards(tmp_path / "s", 0))
+    one_line(error, "no samples")
+
+
+@pytest.mark.parametrize("cut", [3000, 10240])
+def test_cut_shard_is_found_at_opening(tmp_path, write_shards, cut):
+    folder = write_shards(tmp_path / "s", 4, per_shard=2, frames=2, views=2)
+    path = folder / "shard-000001.tar"
+    os.truncate(path, path.stat().st_size - cut)
+    with pytest.raises(ShardError) as error:
+        ShardStore(folder)
+    one_line(error, "shard-000001.tar", "bytes")
+
+
+@pytest.mark.parametrize("cache", [0, BIG])
+def test_foreign_members_are_refused_unopened(tmp_path, write_shards, add_foreign_member, cache):
+    folder = write_shards(tmp_path / "s", 2, frames=2, views=2)
+    add_foreign_member(folder / "shard-000000.tar", "disc-00000000-00-00000.labels.pkl", b"cos\nsystem\n.")
+    with pytest.raises(ShardError) as error:
+        ShardStore(folder, cache_bytes=cache).read(0, ["meta.json"])
+    one_line(error, "shard-000000.tar", "labels.pkl")
+
+
+def test_changed_bytes_are_found_when_the_set_is_held_in_memory(tmp_path, write_shards):
+    folder = write_shards(tmp_path / "s", 2, frames=2, views=2)
+    path = folder / "shard-000000.tar"
+    data = bytearray(path.read_bytes())
+    data[3000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ShardError) as error:
+        ShardStore(folder, cache_bytes=BIG)
+    one_line(error, "sha256")
+
+
+def test_shard_deleted_while_in_use_is_named_after_some_patience(tmp_path, write_shards):
+    folder = write_shards(tmp_path / "s", 2, frames=2, views=2)
+    store = ShardStore(folder)
+    store.read(0, ["meta.json"])
+    (folder / "shard-000000.tar").unlink()
+    with pytest.raises(ShardError) as error:
+        store.read(1, ["meta.json"])
+    one_line(error, "shard-000000.tar", "cannot be read")
+
+
+def test_shard_replaced_by_another_one_of_equal_size_is_noticed(tmp_path, write_shards):
+    folder = write_shards(tmp_path / "s", 2, frames=2, views=2)
+    path = folder / "shard-000000.tar"
+    path.write_bytes(path.read_bytes().replace(b"disc-00000001-00", b"disc-00000007-00"))
+    with pytest.raises(ShardError) as error:
+        ShardStore(folder).read(0, ["meta.json"])
+    one_line(error, "shard-000000.tar", "differ")
