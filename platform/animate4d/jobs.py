@@ -34,7 +34,7 @@ def train(config: TrainConfig) -> int:
     from animate4d.training.launch import train as launch
     from animate4d.training.progress import ProgressLine
 
-    result = launch(config, [ProgressLine(), MlflowObserver(config.tracking_uri)])
+    result = launch(config, [ProgressLine(), MlflowObserver(config.tracking_uri, register=config.register)])
     if result.model is None:
         print(f"stopped at step {result.step}; go on with --resume", file=sys.stderr)
         return 130

@@ -71,6 +71,8 @@ def registered_folder(spec: str, uri: str) -> Path:
         name, alias, number = match.groups()
         version = number or client.get_model_version_by_alias(name, alias).version
         found = client.get_model_version(name, version)
+        if found.run_id is None or found.source is None:
+            raise ModelError(f"model '{spec}' was registered by hand without a run: give its folder instead")
         folder = local_artifacts(client, found.run_id, "model") or downloaded(found.source, found.run_id, uri)
     except failures() as error:
         first = str(error).splitlines()[0][:200]

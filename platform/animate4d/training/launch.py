@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from animate4d.compute.paths import durable_path, input_path
 from animate4d.compute.session import ray_session
@@ -62,6 +62,9 @@ def train(
     )
     resolved = resolve(config)
     step = open_run(config, resolved)
+    if step >= config.total_steps and (config.out / "model").is_dir():
+        sys.stderr.write(f"all {step} steps are done already; model in {config.out / 'model'}\n")
+        return ended_run(config.out, "finished", step)
     with ray_session():
         on_gpu = placed_on_gpu(config)
         start = TrainStart(
@@ -209,13 +212,17 @@ def follow(
             write_text(out / "error.txt", outcome["traceback"])
             raise TrainingError(f"training failed: {outcome['message']} (traceback in {out / 'error.txt'})")
         raise TrainingError(outcome["message"])
+    return ended_run(out, outcome["state"], outcome["step"])
+
+
+def ended_run(out: Path, state: Literal["finished", "stopped"], step: int) -> TrainResult:
+    """Return the result of a run folder whose training has ended well."""
     rows = read_rows(out / METRICS)
-    finished = outcome["state"] == "finished"
     return TrainResult(
         out=out,
-        model=out / "model" if finished else None,
-        step=outcome["step"],
-        state="finished" if finished else "stopped",
+        model=out / "model" if state == "finished" else None,
+        step=step,
+        state=state,
         metrics=rows[-1] if rows else {},
     )
 
@@ -238,11 +245,10 @@ class Fit:
 
         config = self._config
         storage = config.out / ".ray"
+        assignment = Assignment(config=config, resolved=self._resolved, make_parts=self._make_parts or make_parts)
         trainer = TorchTrainer(
             train_worker,
-            train_loop_config=Assignment(
-                config=config, resolved=self._resolved, make_parts=self._make_parts or make_parts
-            ),
+            train_loop_config={"assignment": assignment},
             torch_config=TorchConfig(backend="nccl" if self._on_gpu else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=config.workers,

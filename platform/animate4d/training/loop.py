@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from animate4d.core.errors import UserError
 from animate4d.data.order import Cursor
+from animate4d.io.atomic import write_json
 from animate4d.training.checkpoint import STOP_FILE, list_checkpoints, newest_sound
 from animate4d.training.ema import Ema
 from animate4d.training.engine import LossModule, Objective, set_learning_rate, start_engine
@@ -26,10 +27,16 @@ from animate4d.training.snapshot import load_snapshot, save_snapshot
 
 
 class Stream(Protocol):
-    """Batches in an order that a cursor can go on from."""
+    """Batches in an order that a cursor can go on from.
+
+    Attributes:
+        skipped: id -> reason of the items that could not be decoded so far.
+    """
+
+    skipped: dict[str, str]
 
     def batches(self, start: Cursor) -> Iterator[tuple[Any, Cursor]]:
-        """Yield (batch with `.to(device)`, cursor after it) without end."""
+        """Yield (batch with `.to(device)`, cursor after it) without end, from a generator."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +113,11 @@ class Loop:
         found = group.first(newest_sound(config.out).folder if group.rank == 0 else None)
         if found is not None:
             self.step, self.cursor = load_snapshot(
-                found, engine=self.engine, ema=self.ema, generator=self.generator, group=group
+                found,
+                engine=self.engine,
+                ema=self.ema,
+                generator=self.generator,
+                group=group,
             )
         self.log = MetricsLog(config.out, self.step) if group.rank == 0 else None
         self.pace = Pace()
@@ -117,23 +128,24 @@ class Loop:
         Returns:
             The same outcome on every worker.
         """
-        config, steps = self.config, self.config.steps
-        batches = iter(self.parts.stream.batches(self.cursor))
-        while self.step < steps:
-            terms, stop, failure = self.forward(batches)
-            failure = failure or self.backward(terms["loss"])
-            if failure:
-                return Outcome(state="failed", step=self.step, message=failure)
-            if self.due(config.log_every) or stop:
-                self.write_row(terms)
-            if self.due(config.checkpoint_every) or stop:
-                shortage = self.save()
-                if shortage:
-                    return Outcome(state="failed", step=self.step, message=shortage)
-            if config.sample_every and self.due(config.sample_every):
-                self.draw()
-            if stop and self.step < steps:
-                return Outcome(state="stopped", step=self.step)
+        config = self.config
+        batches = cast(Generator[tuple[Any, Cursor], None, None], self.parts.stream.batches(self.cursor))
+        with closing(batches):
+            while self.step < config.steps:
+                terms, stop, failure = self.forward(batches)
+                failure = failure or self.backward(terms["loss"])
+                if failure:
+                    return Outcome(state="failed", step=self.step, message=failure)
+                if self.due(config.log_every) or stop:
+                    self.write_row(terms)
+                if self.due(config.checkpoint_every) or stop:
+                    shortage = self.save()
+                    if shortage:
+                        return Outcome(state="failed", step=self.step, message=shortage)
+                if config.sample_every and self.due(config.sample_every):
+                    self.draw()
+                if stop and self.step < config.steps:
+                    return Outcome(state="stopped", step=self.step)
         if self.group.rank == 0:
             with self.averaged():
                 self.parts.export(self.model, config.out / "model", {"step": self.step, "resolved": config.resolved})
@@ -186,11 +198,14 @@ class Loop:
         pace = self.pace.take(self.config.optimizer.batch_size)
         if self.log is not None:
             row = {"step": self.step, **means, "lr": self.rate, "grad_norm": self.norm, **pace}
+            row["skipped_clips"] = len(self.parts.stream.skipped)
             self.log.append(row)
             self.publish(row)
 
     def save(self) -> str:
-        """Write a checkpoint; returns why there is no room for one, or ""."""
+        """Write a checkpoint, and which clips had to be skipped; returns why there is no room for one, or ""."""
+        if self.parts.stream.skipped:
+            write_json(self.config.out / f"skipped-rank-{self.group.rank:02d}.json", dict(self.parts.stream.skipped))
         shortage = self.group.first(disk_shortage(self.config.out, self.model) if self.group.rank == 0 else "")
         if not shortage:
             save_snapshot(

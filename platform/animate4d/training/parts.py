@@ -94,7 +94,7 @@ def export_model(model: nn.Module, folder: Path, facts: dict[str, Any]) -> None:
 def last_mean(rows: list[dict[str, Any]], count: int = 50) -> dict[str, str]:
     """Return the mean of every loss term over the last rows, for people to read."""
     tail = rows[-count:]
-    names = [name for name in tail[-1] if name not in ("step", "lr", "grad_norm")] if tail else []
+    names = [name for name in tail[-1] if name not in ("step", "lr", "grad_norm", "skipped_clips")] if tail else []
     return {
         name: f"{sum(row[name] for row in tail if name in row) / sum(name in row for row in tail):.4g}"
         for name in names

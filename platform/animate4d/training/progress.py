@@ -53,6 +53,8 @@ class ProgressLine:
             self._stream.write("\n")
         if result is None:
             return
+        if skipped := result.metrics.get("skipped_clips"):
+            self._say(f"warning: {skipped} clips could not be decoded; named in {result.out}/skipped-rank-*.json")
         if result.state == "finished":
             self._say(f"trained {result.step} steps; model in {result.model}")
         else:
@@ -71,5 +73,5 @@ class ProgressLine:
 
 def shown_terms(row: Row) -> dict[str, float]:
     """Return the loss and its terms out of a row of metrics.jsonl."""
-    others = ("step", "lr", "grad_norm", "samples_per_second", "data_wait_share")
+    others = ("step", "lr", "grad_norm", "samples_per_second", "data_wait_share", "skipped_clips")
     return {name: value for name, value in row.items() if name not in others}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,8 +52,9 @@ def generate(model: MVVDM, batch: TrainingBatch) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(clean.shape, generator=generator).to(clean)
     text = model.embed_text(batch.captions)
-    model.scheduler.set_timesteps(model.config.sample_steps)
-    for step in model.scheduler.timesteps:
+    scheduler: Any = model.scheduler
+    scheduler.set_timesteps(model.config.sample_steps)
+    for step in scheduler.timesteps:
         latents[:, :, 0] = first
         output = model(
             latents,
@@ -63,7 +65,7 @@ def generate(model: MVVDM, batch: TrainingBatch) -> torch.Tensor:
             first_frame=first,
         )
         predicted = output.x0 if output.x0 is not None else output.epsilon
-        latents = model.scheduler.step(predicted, step, latents).prev_sample
+        latents = scheduler.step(predicted, step, latents).prev_sample
     latents[:, :, 0] = first
     return model.decode(latents)
 

@@ -64,7 +64,7 @@ def save_snapshot(
     engine.save_checkpoint(str(partial), tag=TAG, save_latest=False)
     save_file(random_states(generator), partial / f"rank-{group.rank:02d}.safetensors")
     write_json(
-        partial / f"rank-{group.rank:02d}.json", {"step": step, "cursor": asdict(cursor), "workers": group.world}
+        partial / f"rank-{group.rank:02d}.json", {"step": step, "cursor": asdict(cursor)}
     )
     if group.rank == 0:
         weights = engine.module.model.state_dict()
@@ -86,10 +86,10 @@ def load_snapshot(
     folder: Path, *, engine: Any, ema: Ema | None, generator: torch.Generator, group: Group
 ) -> tuple[int, Cursor]:
     """Bring a sound checkpoint back; returns its step and data cursor. Check the folder's hashes first."""
+    state = json.loads((folder / f"rank-{group.rank:02d}.json").read_text())
     engine.load_checkpoint(str(folder), tag=TAG)
     if ema is not None:
         ema.load(load_file(folder / "ema.safetensors"))
-    state = json.loads((folder / f"rank-{group.rank:02d}.json").read_text())
     set_random_states(load_file(folder / f"rank-{group.rank:02d}.safetensors"), generator)
     return state["step"], Cursor(**state["cursor"])
 

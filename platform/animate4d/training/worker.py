@@ -38,11 +38,14 @@ class Assignment:
     make_parts: Callable[[TrainConfig, int, int], Any]
 
 
-def train_worker(assignment: Assignment) -> None:
+def train_worker(settings: dict[str, Any]) -> None:
     """Run one worker to its end and let rank 0 note the outcome.
 
     Failures that a repetition would meet again end here and are noted; an exception leaves only for what starting the
     workers again may mend.
+
+    Args:
+        settings: an `Assignment` under "assignment"; Ray Train wants a dictionary.
     """
     import ray.train
     import ray.train.torch
@@ -51,6 +54,7 @@ def train_worker(assignment: Assignment) -> None:
     from animate4d.training.group import Group
     from animate4d.training.loop import Loop, LoopConfig, Outcome
 
+    assignment: Assignment = settings["assignment"]
     config = assignment.config
     torch.set_num_threads(config.threads)
     context = ray.train.get_context()

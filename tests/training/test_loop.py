@@ -1,0 +1,186 @@
+"""The loop in one process: exact resume, damage, stop requests, numbers that are none, full disks."""
+
+import os
+from collections import namedtuple
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from animate4d.core.errors import ShardError
+from animate4d.training.checkpoint import MARKER, STOP_FILE, list_checkpoints
+from animate4d.training.metrics_log import read_rows
+
+STEPS = 12
+TIMES = ("samples_per_second", "data_wait_share")
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill_at(wanted):
+    def hook(stream, step):
+        if step == wanted:
+            raise Killed
+
+    return hook
+
+
+def final_state(out):
+    """Everything a run ends in, except how long it took."""
+    last = list_checkpoints(out)[-1]
+    weights = {
+        f"{name}/{key}": value
+        for name in ("model", "ema", "rank-00")
+        for key, value in load_file(last / f"{name}.safetensors").items()
+    }
+    optimizer = torch.load(last / "deepspeed" / "zero_pp_rank_0_mp_rank_00_optim_states.pt", weights_only=False)[
+        "optimizer_state_dict"
+    ]["base_optimizer_state"]["state"][0]
+    rows = [{key: value for key, value in row.items() if key not in TIMES} for row in read_rows(out / "metrics.jsonl")]
+    return weights | {f"adam/{key}": torch.as_tensor(value) for key, value in optimizer.items()}, rows
+
+
+def assert_same_end(first, second):
+    (tensors, rows), (other_tensors, other_rows) = final_state(first), final_state(second)
+    assert tensors.keys() == other_tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, other_tensors[name]), name
+    assert rows == other_rows
+
+
+@pytest.mark.parametrize("killed_at", [5, 8, 11])
+def test_a_killed_run_that_resumes_equals_one_that_was_not_killed(run_loop, tmp_path, killed_at):
+    assert run_loop(tmp_path / "whole", STEPS).state == "finished"
+    with pytest.raises(Killed):
+        run_loop(tmp_path / "killed", STEPS, hook=kill_at(killed_at))
+    assert run_loop(tmp_path / "killed", STEPS).state == "finished"
+    assert_same_end(tmp_path / "whole", tmp_path / "killed")
+    assert [row["step"] for row in read_rows(tmp_path / "killed" / "metrics.jsonl")] == list(range(1, STEPS + 1))
+
+
+def test_a_stopped_run_that_resumes_equals_one_that_was_not_stopped(run_loop, tmp_path):
+    run_loop(tmp_path / "whole", STEPS)
+    out = tmp_path / "stopped"
+
+    def ask_to_stop(stream, step):
+        if step == 7:
+            (out / STOP_FILE).touch()
+
+    outcome = run_loop(out, STEPS, hook=ask_to_stop)
+    assert (outcome.state, outcome.step) == ("stopped", 8)
+    assert list_checkpoints(out)[-1].name == "step-000008"
+    (out / STOP_FILE).unlink()
+    run_loop(out, STEPS)
+    assert_same_end(tmp_path / "whole", out)
+
+
+def test_a_kill_while_saving_goes_back_to_the_checkpoint_before(run_loop, tmp_path, monkeypatch):
+    run_loop(tmp_path / "whole", STEPS)
+    out = tmp_path / "killed"
+    with monkeypatch.context() as patch:
+
+        def die(partial, final):
+            if final.name == "step-000010":
+                raise Killed
+            from animate4d.training.checkpoint import seal
+
+            seal(partial, final)
+
+        patch.setattr("animate4d.training.snapshot.seal", die)
+        with pytest.raises(Killed):
+            run_loop(out, STEPS)
+    assert [folder.name for folder in list_checkpoints(out)] == ["step-000005"]
+    run_loop(out, STEPS)
+    assert_same_end(tmp_path / "whole", out)
+    assert not list((out / "checkpoints").glob(".*.partial"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "unmarked"])
+def test_a_damaged_newest_checkpoint_is_passed_over(run_loop, tmp_path, damage):
+    run_loop(tmp_path / "whole", STEPS)
+    out = tmp_path / "damaged"
+    run_loop(out, 10)
+    newest = list_checkpoints(out)[-1]
+    weights = newest / "deepspeed" / "mp_rank_00_model_states.pt"
+    if damage == "cut":
+        os.truncate(weights, 0)
+    elif damage == "changed":
+        content = bytearray(weights.read_bytes())
+        content[len(content) // 2] ^= 1
+        weights.write_bytes(content)
+    else:
+        (newest / MARKER).unlink()
+    steps_done = []
+    run_loop(out, STEPS, hook=lambda stream, step: steps_done.append(step))
+    assert steps_done[0] == 5
+    assert_same_tensors(tmp_path / "whole", out)
+
+
+def assert_same_tensors(first, second):
+    for name, tensor in final_state(first)[0].items():
+        assert torch.equal(tensor, final_state(second)[0][name]), name
+
+
+def test_only_the_newest_checkpoints_are_kept(run_loop, tmp_path):
+    run_loop(tmp_path / "run", 10, checkpoint_every=2, keep=2)
+    assert [folder.name for folder in list_checkpoints(tmp_path / "run")] == ["step-000008", "step-000010"]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(run_loop, tmp_path):
+    def loss(model, batch, generator):
+        total = model(batch.x).square().mean()
+        return {"loss": total / 0 if (tmp_path / "bad").exists() else total}
+
+    outcome = run_loop(
+        tmp_path / "run", STEPS, loss=loss, hook=lambda stream, step: (tmp_path / "bad").touch() if step == 6 else None
+    )
+    assert outcome.state == "failed"
+    assert "step 7" in outcome.message
+    assert "step-000005 is kept" in outcome.message
+    weights = load_file(list_checkpoints(tmp_path / "run")[-1] / "model.safetensors")
+    assert all(weight.isfinite().all() for weight in weights.values())
+
+
+def test_a_gradient_that_is_no_number_ends_the_run_before_anything_is_saved(run_loop, tmp_path):
+    def loss(model, batch, generator):
+        total = model(batch.x).square().mean()
+        # The square root of zero is finite and its slope is not.
+        return {"loss": total + (total * 0).sqrt() if (tmp_path / "bad").exists() else total}
+
+    outcome = run_loop(
+        tmp_path / "run", STEPS, loss=loss, hook=lambda stream, step: (tmp_path / "bad").touch() if step == 9 else None
+    )
+    assert outcome.state == "failed"
+    assert "gradient" in outcome.message
+    assert [folder.name for folder in list_checkpoints(tmp_path / "run")] == ["step-000005"]
+
+
+def test_damaged_data_ends_the_run_with_its_own_sentence(run_loop, tmp_path):
+    def hook(stream, step):
+        if step == 3:
+            raise ShardError("shard-000002.tar is cut")
+
+    outcome = run_loop(tmp_path / "run", STEPS, hook=hook)
+    assert (outcome.state, outcome.step, outcome.message) == ("failed", 3, "shard-000002.tar is cut")
+
+
+def test_a_full_disk_ends_the_run_and_keeps_the_checkpoint(run_loop, tmp_path, monkeypatch):
+    run_loop(tmp_path / "run", 5)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("animate4d.training.loop.shutil.disk_usage", lambda path: usage(10**9, 10**9 - 10, 10))
+    outcome = run_loop(tmp_path / "run", STEPS)
+    assert outcome.state == "failed"
+    assert "make room" in outcome.message
+    assert [folder.name for folder in list_checkpoints(tmp_path / "run")] == ["step-000005"]
+    assert not list((tmp_path / "run" / "checkpoints").glob(".*.partial"))
+
+
+def test_skipped_clips_are_counted_and_named(run_loop, tmp_path):
+    def hook(stream, step):
+        stream.skipped["clip-1/0"] = "view_00.webp is missing"
+
+    run_loop(tmp_path / "run", 5, hook=hook)
+    assert read_rows(tmp_path / "run" / "metrics.jsonl")[-1]["skipped_clips"] == 1
+    assert "clip-1/0" in (tmp_path / "run" / "skipped-rank-00.json").read_text()
