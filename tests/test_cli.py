@@ -1,0 +1,76 @@
+"""The command line: help for everything, one line for a mistake, exit codes."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from animate4d.cli import COMMANDS, load, run_job
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def command(*words, cwd=ROOT):
+    code = "from animate4d.cli import main; main()"
+    return subprocess.run([sys.executable, "-c", code, *words], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_exists_and_explains_every_option(name, capsys):
+    assert callable(load(COMMANDS[name].run))
+    with pytest.raises(SystemExit) as stop:
+        run_job(name, ["--help"])
+    assert not stop.value.code
+    text = capsys.readouterr().out
+    assert COMMANDS[name].summary.split()[0] in text
+    fields = load(COMMANDS[name].config).__dataclass_fields__
+    shown = [field for field in fields if field != "options"]
+    assert all(field.replace("_", "-") in text.lower() or field.upper() in text for field in shown)
+
+
+def test_help_answers_in_about_a_second():
+    command("train", "--help")
+    begun = time.process_time()
+    done = command("train", "--help")
+    assert done.returncode == 0
+    assert time.process_time() - begun < 1
+
+
+def test_overview_lists_the_commands():
+    done = command()
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+def test_unknown_command_is_told_on_stderr():
+    done = command("animte")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "animte" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train", "--data", "nowhere"], "nowhere"),
+        (["build-shards", "nowhere", "--out", "s"], "nowhere"),
+        (["animate-batch", "nowhere.csv"], "nowhere.csv"),
+        (["animate", "nowhere.glb", "a box bouncing"], "nowhere.glb"),
+        (["evaluate", "--data", "nowhere"], "nowhere"),
+        (["serve", "--host", "0.0.0.0"], "token-file"),
+        (["demo", "--steps", "0"], "steps"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(words, expected, tmp_path):
+    done = command(*words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_entry_point_is_the_jobs_function(capsys):
+    with pytest.raises(SystemExit):
+        run_job("train", ["--no-such-option"])
+    assert "no-such-option" in capsys.readouterr().err
