@@ -197,6 +197,13 @@ def test_unknown_required_extension(model, saved):
     assert "requires the glTF extension EXT_meshopt_compression" in message(saved(model))
 
 
+def test_required_extension_is_named_before_its_place_holder_buffer(tmp_path):
+    path = tmp_path / "packed.gltf"
+    content = {"asset": {"version": "2.0"}, "extensionsRequired": ["EXT_meshopt_compression"]}
+    path.write_text(json.dumps({**content, "buffers": [{"byteLength": 4}]}))
+    assert "EXT_meshopt_compression" in message(path)
+
+
 def test_unknown_clip_of_a_static_model(model, saved):
     model.node(mesh=model.mesh())
     assert "has no animations" in message(saved(model), clip="walk")

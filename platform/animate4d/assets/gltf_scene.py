@@ -26,18 +26,6 @@ MAX_VERTICES = 10_000_000
 MAX_DELTA_ROWS = 50_000_000
 """Most morph offsets of a scene, 600 MB; a face with 500 shapes and 50k vertices has half of that."""
 
-SUPPORTED_EXTENSIONS = frozenset(
-    {
-        "KHR_draco_mesh_compression",
-        "KHR_lights_punctual",
-        "KHR_mesh_quantization",
-        "KHR_texture_transform",
-        "KHR_xmp_json_ld",
-        "EXT_texture_webp",
-    }
-)
-"""Extensions a file may require, besides the `KHR_materials_` family, of which the base colour is used."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Morph:
@@ -64,13 +52,12 @@ class GltfScene:
         warnings: what was left out.
 
     Raises:
-        AssetError: the file needs an unknown extension, is malformed, or draws no triangle.
+        AssetError: the file is malformed or draws no triangle.
     """
 
     def __init__(self, document: GltfDocument) -> None:
         self.document = document
         self.warnings: list[str] = []
-        self._refuse_unknown_extensions()
         self._tree = NodeTree(document)
         self.clips: tuple[Clip, ...] = tuple(
             read_clip(document, index, self.warnings) for index in range(len(document.json.get("animations", [])))
@@ -115,17 +102,6 @@ class GltfScene:
                 used = np.flatnonzero(weights)
                 positions[rows] += np.tensordot(weights[used], morph.deltas[used], axes=1)
         return positions
-
-    def _refuse_unknown_extensions(self) -> None:
-        required = self.document.json.get("extensionsRequired", [])
-        unknown = [
-            name for name in required if name not in SUPPORTED_EXTENSIONS and not name.startswith("KHR_materials_")
-        ]
-        if unknown:
-            raise AssetError(
-                f"{self.document.path}: requires the glTF extension {', '.join(map(str, unknown))}, which is not "
-                "supported; re-export the model without it"
-            )
 
     def _build(self) -> None:
         """Collect the drawn primitives into flat arrays."""

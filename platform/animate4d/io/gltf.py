@@ -22,6 +22,18 @@ from animate4d.io.resources import is_file, read_bytes, read_uri, sibling_path
 MAX_SPARE_BYTES, MAX_EXPANSION = 128 << 20, 16
 """Memory for accessors: 128 MB (zeros under a sparse accessor) plus 16 times the buffers (a byte as a float is 4)."""
 
+SUPPORTED_EXTENSIONS = frozenset(
+    {
+        "KHR_draco_mesh_compression",
+        "KHR_lights_punctual",
+        "KHR_mesh_quantization",
+        "KHR_texture_transform",
+        "KHR_xmp_json_ld",
+        "EXT_texture_webp",
+    }
+)
+"""Extensions a file may require, besides the `KHR_materials_` family, of which the base colour is used."""
+
 _MAGIC = b"glTF"
 _JSON_CHUNK, _BINARY_CHUNK = 0x4E4F534A, 0x004E4942
 _COMPONENTS: dict[int, np.dtype] = {
@@ -94,7 +106,7 @@ def read_gltf(path: Path) -> GltfDocument:
     """Read a `.glb` or `.gltf` file (told apart by content) and its buffers.
 
     Raises:
-        AssetError: not a glTF 2.0 file, cut short, or a buffer is missing or too short.
+        AssetError: not a glTF 2.0 file, cut short, an extension is required that we lack, or a buffer is missing.
     """
     path = Path(path)
     data = read_bytes(path)
@@ -108,6 +120,12 @@ def read_gltf(path: Path) -> GltfDocument:
     version = str(content["asset"].get("version", "missing"))
     if not version.startswith("2."):
         raise AssetError(f"{path}: glTF version {version} is not supported; re-export it as glTF 2.0")
+    required = content.get("extensionsRequired", [])
+    unknown = [name for name in required if name not in SUPPORTED_EXTENSIONS and not name.startswith("KHR_materials_")]
+    if unknown:
+        raise AssetError(
+            f"{path}: requires the glTF extension {', '.join(unknown)}, which is not supported; re-export without it"
+        )
     document = GltfDocument(json=content, buffers=[], folder=path.parent, path=path)
     for number, buffer in enumerate(content.get("buffers", [])):
         if "uri" in buffer:
