@@ -19,7 +19,8 @@ def only_row(tmp_path, text):
 def test_reads_what_a_row_asks_for(tmp_path):
     row = only_row(
         tmp_path,
-        "id,asset,prompt,seed,video,clip,strength,fit,note\nfox,a/fox.glb, a fox runs ,7,ground-truth,Gallop,1.5,smoke,x\n",
+        "id,asset,prompt,seed,video,clip,strength,fit,note\n"
+        "fox,a/fox.glb, a fox runs ,7,ground-truth,Gallop,1.5,smoke,x\n",
     )
     request = row.request
     assert (row.id, row.line, row.prompt, row.extra) == ("fox", 2, "a fox runs", {"note": "x"})

@@ -1,8 +1,8 @@
 """The manifest of a batch: a CSV with one object per row.
 
 Columns `asset` and `prompt` are required; `id`, `seed`, `video`, `clip` and the options of `pipeline.config` are
-optional; unknown columns are kept and come back in `results.csv`. What is wrong with the table as a whole (a missing column, two
-rows of one id) refuses it before any work; what is wrong with one row becomes that row's failure.
+optional; unknown columns are kept and come back in `results.csv`. What is wrong with the table as a whole (a missing
+column, two rows of one id) refuses it before any work; what is wrong with one row becomes that row's failure.
 """
 
 from __future__ import annotations

@@ -107,6 +107,25 @@ class _Target:
     vertices: np.ndarray | None = None
 
 
+def find_clip(asset: Asset, wanted: str | None) -> int:
+    """Return the number of the clip to fit: the first one, or that of a name or number.
+
+    Exporters write "Armature|Gallop"; the last part alone, in any case, will do where it names one clip.
+
+    Raises:
+        AssetError: the asset has no animation, or none of that name.
+    """
+    if not asset.clips:
+        raise AssetError(f"{asset.path.name}: has no animation, and video=ground-truth needs one: use video=generated")
+    if wanted is None:
+        return 0
+    if wanted not in [clip.name for clip in asset.clips]:
+        last = [clip.name.rpartition("|")[2].lower() for clip in asset.clips]
+        if last.count(wanted.lower()) == 1:
+            return last.index(wanted.lower())
+    return asset.clip_number(wanted)
+
+
 class _Animation:
     """One run of the pipeline: keeps the clock, the progress and the wish to stop out of the steps."""
 
@@ -129,8 +148,9 @@ class _Animation:
             asset, mesh, clip = self._load()
         target = self._ground_truth(asset, clip) if self.request.video == "ground-truth" else self._generated(mesh)
         with self._stage("fit"):
+            tick = self._ticks("fit")
             config = replace(FIT_PRESETS[self.request.options.fit](), seed=self.request.seed % 2**32)
-            fit = fit_motion(mesh, target.video, config, flow=target.flow, progress=self._ticks("fit"))
+            fit = fit_motion(mesh, target.video, config, flow=target.flow, progress=lambda share, _text: tick(share))
             motion = _scaled(fit.motion, self.request.options.strength)
             poses = motion.apply(mesh.vertices)
         with self._stage("export"):
@@ -156,15 +176,16 @@ class _Animation:
 
     def _load(self) -> tuple[Asset, Mesh, int | None]:
         request = self.request
-        clip: int | str | None = None
-        if request.video == "ground-truth":
-            clip = request.clip if request.clip is not None else 0
-        asset = load_asset(request.asset, clip=clip)
+        asset, clip = load_asset(request.asset), None
         if asset.mesh is None:
             raise AssetError(
-                f"{request.asset}: splat assets cannot be animated yet: a mesh is needed (GLB, OBJ or PLY)"
+                f"{request.asset.name}: splat assets cannot be animated yet: a mesh is needed (GLB, OBJ or PLY)"
             )
-        return asset, asset.mesh, None if clip is None else asset.clip_number(clip)
+        if request.video == "ground-truth":
+            clip = find_clip(asset, request.clip)
+            asset = asset.posed(clip, 0.0)
+            assert asset.mesh is not None
+        return asset, asset.mesh, clip
 
     def _generated(self, mesh: Mesh) -> _Target:
         with self._stage("views"):

@@ -1,7 +1,7 @@
 """The moving pictures of a bundle: the result and the video it was fitted to, four views side by side, in step.
 
 The result is the user's mesh, ray-cast in each pose with the light of frame 0 carried along. Between two frames of a
-slow video, poses are blended linearly so that eight frames a second do not stutter; the exported animation does the same.
+slow video, poses are blended linearly so that eight frames a second do not stutter; so does the exported animation.
 """
 
 from __future__ import annotations

@@ -1,0 +1,57 @@
+import csv
+import random
+
+import pytest
+
+from animate4d.batch.report import FORMULA_STARTS, safe_cell, write_results
+
+
+def table(path):
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_one_line_per_row_in_manifest_order_with_numbers(tmp_path, done, failed, manifest_of):
+    truth = {"e_fit": 0.0168, "e_static": 0.091, "ratio": 0.18}
+    results = [done("fox", video="ground-truth", truth=truth, lost=(4, 5)), failed("cow", "line 3: no such file")]
+    write_results(tmp_path / "results.csv", manifest_of(results), results)
+    fox, cow = table(tmp_path / "results.csv")
+    assert (fox["state"], fox["ratio"], fox["e_fit"], fox["lost_frames"]) == ("done", "0.18", "0.0168", "4 5")
+    assert (fox["seconds"], fox["seconds_fit"], fox["glb"]) == ("15.0", "2.5", "fox/animated.glb")
+    assert (cow["state"], cow["kind"], cow["column"], cow["message"]) == (
+        "failed",
+        "bad input",
+        "asset",
+        "line 3: no such file",
+    )
+    assert cow["glb"] == ""
+
+
+def test_unknown_manifest_columns_come_back_even_when_named_like_ours(tmp_path, done, manifest_of):
+    results = [done("fox", extra={"artist": "Kim", "state": "draft"})]
+    write_results(tmp_path / "results.csv", manifest_of(results, extra=("artist", "state")), results)
+    (row,) = table(tmp_path / "results.csv")
+    assert (row["artist"], row["manifest_state"], row["state"]) == ("Kim", "draft", "done")
+
+
+@pytest.mark.parametrize("start", FORMULA_STARTS)
+def test_text_a_spreadsheet_would_run_is_defused(start):
+    assert safe_cell(f"{start}cmd|' /C calc'!A0").startswith("'")
+
+
+def test_numbers_stay_numbers():
+    assert safe_cell(-0.5) == -0.5
+    assert safe_cell("a fox") == "a fox"
+
+
+def test_no_cell_of_any_prompt_starts_like_a_formula(tmp_path, done, failed, manifest_of):
+    dice = random.Random(0)
+    alphabet = "=+-@\t\r\n\0 a\"',;|1é\u202e"
+    prompts = ["".join(dice.choice(alphabet) for _ in range(dice.randint(1, 12))) for _ in range(300)]
+    results = [done(f"r{i}", text, line=i, extra={"=HYPERLINK(1)": text}) for i, text in enumerate(prompts)]
+    results += [failed(f"f{i}", text, text) for i, text in enumerate(prompts)]
+    write_results(tmp_path / "results.csv", manifest_of(results, extra=("=HYPERLINK(1)",)), results)
+    with open(tmp_path / "results.csv", newline="", encoding="utf-8") as stream:
+        rows = list(csv.reader(stream))
+    assert len(rows) == 601
+    assert not [cell for row in rows for cell in row if cell.startswith(FORMULA_STARTS)]
