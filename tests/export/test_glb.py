@@ -1,5 +1,7 @@
 """Animated GLBs: what the reader sees is what the motion says, and nothing of the user's is lost."""
 
+import base64
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -122,6 +124,27 @@ def test_wavefront_model_gets_its_materials(tmp_path, make_motion):
     for name in ("wood", "iron"):
         source = next(material for material in asset.mesh.materials if material.name == name)
         np.testing.assert_allclose(by_name[name].base_color, source.base_color, atol=1e-6)
+
+
+def test_separate_files_are_packed_and_a_missing_texture_shows_the_colour(objects, tmp_path, make_motion):
+    source = read_gltf(objects[1])
+    content = json.loads(json.dumps(source.json))
+    buffer = base64.b64encode(source.buffers[0]).decode()
+    content["buffers"][0]["uri"] = f"data:application/octet-stream;base64,{buffer}"
+    content.setdefault("images", [])[:] = [{"uri": "there.jpg", "name": "bark"}, {"uri": "lost.png"}]
+    content["textures"] = [{"source": 0}, {"source": 1}]
+    content["materials"] = [{"name": "a", "pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}},
+                            {"name": "b", "pbrMetallicRoughness": {"baseColorTexture": {"index": 1}}}]  # fmt: skip
+    (tmp_path / "m.gltf").write_text(json.dumps(content))
+    Image.fromarray(np.full((8, 8, 3), 90, np.uint8)).save(tmp_path / "there.jpg")
+    asset = load_asset(tmp_path / "m.gltf")
+    write_animated_glb(asset, make_motion(asset.mesh.vertices, asset.mesh.faces), tmp_path / "out.glb")
+    written = read_gltf(tmp_path / "out.glb").json
+    assert images_of(tmp_path / "out.glb")[0] == (tmp_path / "there.jpg").read_bytes()
+    assert [image["mimeType"] for image in written["images"]] == ["image/jpeg", "image/png"]
+    assert written["images"][0]["name"] == "bark"
+    assert not any("uri" in image for image in written["images"])
+    assert not load_asset(tmp_path / "out.glb").warnings
 
 
 def test_point_up_formats_are_written_upright(tmp_path, make_motion):

@@ -27,19 +27,15 @@ def smooth_normals(vertices: np.ndarray, faces: np.ndarray, keys: np.ndarray | N
         return _unit(_sum_by(group[faces], area, int(group.max(initial=0)) + 1))[group]
     own = _unit(_sum_by(faces, area, len(vertices)))
     _, place = np.unique(vertices, axis=0, return_inverse=True)
-    total = np.zeros((len(vertices), 3))
+    sums = _sum_by(faces, area, len(vertices))
+    total = sums.copy()
     order = np.argsort(place, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(place[order]) > 0])
-    sums = np.zeros((len(vertices), 3))
-    for corner in range(3):
-        np.add.at(sums, faces[:, corner], area)
-    for first, last in zip(starts, np.r_[starts[1:], len(order)], strict=True):
+    ends = np.r_[starts[1:], len(order)]
+    shared = ends - starts > 1
+    for first, last in zip(starts[shared], ends[shared], strict=True):
         here = order[first:last]
-        if last - first == 1:
-            total[here] = sums[here]
-        else:
-            near = own[here] @ own[here].T > CREASE
-            total[here] = near @ sums[here]
+        total[here] = (own[here] @ own[here].T > CREASE) @ sums[here]
     return _unit(total)
 
 

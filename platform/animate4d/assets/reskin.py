@@ -140,7 +140,14 @@ def _surface(
 def _copy_materials(builder: GlbBuilder, document: GltfDocument) -> None:
     """Copy materials, textures, samplers and image bytes unchanged, so that their indices stay valid."""
     for image in document.json.get("images", []):
-        data = view_bytes(document, image["bufferView"]) if "bufferView" in image else document.read_uri(image["uri"])
+        if "bufferView" in image:
+            data = view_bytes(document, image["bufferView"])
+        elif document.is_missing(image["uri"]):
+            # The reader has warned; a white pixel keeps the material valid and shows its colour factor.
+            data = _png(np.full((1, 1, 4), 255, np.uint8))
+            image = {key: value for key, value in image.items() if key != "mimeType"}
+        else:
+            data = document.read_uri(image["uri"])
         kept = {key: value for key, value in image.items() if key not in ("uri", "bufferView")}
         index = builder.add_image(data, image.get("mimeType") or _mime_type(data))
         builder.document["images"][index] |= {**kept, "mimeType": builder.document["images"][index]["mimeType"]}
@@ -167,6 +174,12 @@ def _collect_extensions(value: Any, found: set[str]) -> None:
     elif isinstance(value, list):
         for entry in value:
             _collect_extensions(entry, found)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def _mime_type(data: bytes) -> str:
@@ -210,9 +223,7 @@ def _plain_material(builder: GlbBuilder, material: Material) -> int:
         "roughnessFactor": 0.9,
     }
     if material.texture is not None:
-        stream = io.BytesIO()
-        Image.fromarray(material.texture).save(stream, "PNG")
-        texture = builder.append("textures", {"source": builder.add_image(stream.getvalue(), "image/png")})
+        texture = builder.append("textures", {"source": builder.add_image(_png(material.texture), "image/png")})
         surface["baseColorTexture"] = {"index": texture}
     entry: dict[str, Any] = {"pbrMetallicRoughness": surface, "doubleSided": material.double_sided}
     if material.name:
