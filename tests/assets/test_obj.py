@@ -66,6 +66,12 @@ def test_colors_behind_the_coordinates(tmp_path):
     np.testing.assert_allclose(asset.mesh.colors[2], [0.2140, 0.2140, 0.2140, 1], atol=1e-4)
 
 
+def test_faces_may_come_before_what_they_refer_to(tmp_path):
+    asset = load_asset(written(tmp_path, "f 1/1 2/2 3/9\nvt 0 0\nvt 1 1\n" + QUAD))
+    np.testing.assert_allclose(asset.mesh.uv[asset.mesh.faces[0]], [[0, 1], [1, 0], [0, 0]])
+    assert asset.warnings == ("1 texture coordinates are missing: drawn without them",)
+
+
 def test_materials_outside_the_folder_are_not_read(tmp_path):
     (tmp_path / "outside.mtl").write_text("newmtl red\nKd 1 0 0\n")
     inner = tmp_path / "inner"
@@ -79,7 +85,8 @@ def test_materials_outside_the_folder_are_not_read(tmp_path):
     ("text", "expected"),
     [
         (QUAD, "no triangles"),
-        (QUAD + "f 1 2 9\n", "line 5"),
+        (QUAD + "f 1 2 9\n", "vertex 9 of 4"),
+        (QUAD + "f -1 -2 -9\n", "line 5"),
         (QUAD + "f 1 2 0\n", "line 5"),
         (QUAD + "f 1 2 x\n", "line 5"),
         ("v 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "line 1"),

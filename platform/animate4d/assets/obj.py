@@ -68,6 +68,12 @@ def read_obj(path: Path) -> ObjFile:
     for name in lines.libraries:
         library.read(name)
     corners, first = np.unique(np.array(lines.corners, np.int64), axis=0, return_inverse=True)
+    if int(corners[:, 0].max()) >= len(lines.points):
+        raise AssetError(f"{path}: a face refers to vertex {int(corners[:, 0].max()) + 1} of {len(lines.points)}")
+    loose = corners[:, 1] >= len(lines.uvs)
+    if loose.any():
+        corners[loose, 1] = -1
+        warnings.append(f"{int(loose.sum())} texture coordinates are missing: drawn without them")
     points = np.array([point[:3] for point in lines.points], np.float64)
     if not np.isfinite(points).all():
         bad = int((~np.isfinite(points)).any(1).sum())
@@ -129,10 +135,10 @@ def _add_face(lines: _Lines, words: list[str], material: str) -> None:
 
 
 def _index(text: str, count: int) -> int:
-    """Turn a 1-based or, from the end, negative index into a position."""
+    """Turn a 1-based index, which may refer to a later line, or one counted back from here, into a position."""
     value = int(text)
     position = value - 1 if value > 0 else count + value
-    if value == 0 or not 0 <= position < count:
+    if value == 0 or position < 0:
         raise IndexError(f"index {value} of {count}")
     return position
 

@@ -61,8 +61,9 @@ def detect_format(path: Path) -> Format:
 
 def _foreign(path: Path, what: str) -> AssetError:
     suffix = path.suffix.lstrip(".").upper()
-    expected = f"not a {suffix}" if suffix in ("GLB", "GLTF", "OBJ", "PLY") else "not a 3D model that can be read"
-    return AssetError(f"{path}: this is {what}, {expected}; give one of {READABLE}")
+    expected = {"GLB": "not a GLB", "GLTF": "not a glTF", "OBJ": "not an OBJ", "PLY": "not a PLY"}
+    contrast = expected.get(suffix, "not a 3D model that can be read")
+    return AssetError(f"{path}: this is {what}, {contrast}; give one of {READABLE}")
 
 
 def _is_text(head: bytes) -> bool:
