@@ -105,8 +105,8 @@ def run_job(name: str, arguments: list[str] | None = None, *, program: str | Non
     import tyro
 
     command = COMMANDS[name]
-    config = tyro.cli(load(command.config), args=arguments, prog=program, description=command.summary)
     try:
+        config = tyro.cli(load(command.config), args=arguments, prog=program, description=command.summary)
         return load(command.run)(config)
     except UserError as error:
         if os.environ.get("ANIMATE4D_DEBUG"):

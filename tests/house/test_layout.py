@@ -29,6 +29,7 @@ SIBLINGS = {
     ("serve", "batch"),
     ("cli", "jobs"),
     ("cli", "demo"),
+    ("demo", "jobs"),
 }
 FORBIDDEN = {("training", "runs"), ("fourd", "models"), ("models", "data")}
 OWNERS = {
