@@ -11,7 +11,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -81,18 +81,10 @@ class ShardWriter:
 
     def write(self, key: str, members: Mapping[str, bytes]) -> None:
         """Add one sample; completes the shard when it is full."""
-        if not KEY.fullmatch(key):
-            raise ValueError(f"sample key {key!r}: use a-z, 0-9, '-' and '_' only")
-        for member in members:
-            if not MEMBER.fullmatch(member):
-                raise ValueError(f"member {member!r} of sample {key} is not a type that shards hold")
         if self._tar is None:
             self._temporary = temporary_name(self.folder / "shard.tar")
             self._tar = tarfile.open(self._temporary, "w", format=tarfile.GNU_FORMAT)  # noqa: SIM115 - open over calls
-        for member, data in members.items():
-            entry = tarfile.TarInfo(f"{key}.{member}")
-            entry.size = len(data)
-            self._tar.addfile(entry, io.BytesIO(data))
+        add_sample(self._tar, key, members)
         self._keys.append(key)
         if len(self._keys) >= self.max_samples:
             self.close()
@@ -110,6 +102,40 @@ class ShardWriter:
             self._infos.append(info)
             self._tar, self._temporary, self._keys = None, None, []
         save_index(self.folder, self._infos)
+
+
+def write_samples(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> list[str]:
+    """Write one tar of samples outside any index; it appears whole, or not at all when there are none.
+
+    Returns:
+        The keys written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, keys = temporary_name(path), []
+    try:
+        with tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
+            for key, members in samples:
+                add_sample(tar, key, members)
+                keys.append(key)
+        if keys:
+            sync_file(temporary)
+            temporary.replace(path)
+            sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return keys
+
+
+def add_sample(tar: tarfile.TarFile, key: str, members: Mapping[str, bytes]) -> None:
+    """Append one sample to an open tar; names are checked because readers would refuse others."""
+    if not KEY.fullmatch(key):
+        raise ValueError(f"sample key {key!r}: use a-z, 0-9, '-' and '_' only")
+    for member, data in members.items():
+        if not MEMBER.fullmatch(member):
+            raise ValueError(f"member {member!r} of sample {key} is not a type that shards hold")
+        entry = tarfile.TarInfo(f"{key}.{member}")
+        entry.size = len(data)
+        tar.addfile(entry, io.BytesIO(data))
 
 
 def read_index(folder: Path) -> list[ShardInfo]:

@@ -66,6 +66,7 @@ class Renderer:
         self.mesh = mesh
         self.cameras = cameras
         self._samples = samples
+        self._used = np.unique(mesh.faces)
         self._surfacer = Surfacer(mesh, shading, texels_per_unit=float(pixels_per_unit) * samples)
 
     def caster(self, vertices: np.ndarray) -> RayCaster:
@@ -105,8 +106,7 @@ class Renderer:
     def _corner_pixels(self, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return `[V, H, W]` bool: pixels that hold a vertex, and pixels inside the box around all of them."""
         cameras, size = self.cameras, self.cameras.size
-        used = vertices[np.unique(self.mesh.faces)]
-        xy, depth = cameras.project(np.broadcast_to(used, (cameras.views, *used.shape)))
+        xy, depth = cameras.project_all(vertices[self._used])
         column, row = np.floor(np.clip(xy, -1, size)).astype(np.intp).transpose(2, 0, 1)
         inside = (column >= 0) & (column < size) & (row >= 0) & (row < size) & (depth > 0)
         corners = np.zeros((cameras.views, size, size), bool)

@@ -1,0 +1,46 @@
+"""A picture of what is in a folder of shards: some clips, four views by four frames each, with their captions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from animate4d.data.schema import decode_clip, decode_meta
+from animate4d.io.images import composite_grey, contact_sheet, save_png
+from animate4d.io.shards import ShardInfo, iterate_shard
+
+CONTACT_ROWS = 24
+COLUMNS = 4
+
+
+def write_contact(folder: Path, infos: list[ShardInfo]) -> None:
+    """Write `contact.png`: up to 24 clips, evenly spread over the shards."""
+    keys = [key for info in infos for key in info.keys]
+    chosen = {keys[index] for index in spread(len(keys), CONTACT_ROWS)}
+    rows = []
+    for info in infos:
+        if chosen.isdisjoint(info.keys):
+            continue
+        for key, members in iterate_shard(folder / info.name, info):
+            if key in chosen:
+                rows.append(contact_row(members))
+    save_png(folder / "contact.png", contact_sheet(rows, columns_per_group=COLUMNS))
+
+
+def contact_row(members: dict[str, bytes]) -> tuple[str, list[np.ndarray]]:
+    """Return caption and `[H, W, 3]` pictures of one sample: four views, of each four frames from the first on."""
+    meta = decode_meta(members)
+    views = spread(len(meta.camera_to_world), COLUMNS)
+    frames = spread(len(meta.times), COLUMNS)
+    video = decode_clip(members, views=views, frames=frames).video
+    rgba = np.concatenate([video.rgb, video.alpha[..., None]], axis=-1)
+    pictures = [composite_grey(picture) for view in rgba for picture in view]
+    pictures += [np.full_like(pictures[0], 40)] * (COLUMNS * COLUMNS - len(pictures))
+    return f"{meta.caption}   ({meta.object}: {meta.animation}, motion {meta.motion:.1%})", pictures
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """Return up to `wanted` indices spread evenly over `count`, the first included."""
+    wanted = min(count, wanted)
+    return [index * count // wanted for index in range(wanted)]
