@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from animate4d import __version__
 from animate4d.batch.ledger import Ledger, folder_lock, read_ledger
 from animate4d.batch.report import safe_cell
 from animate4d.batch.shard_contact import write_contact
@@ -117,12 +118,21 @@ class Build:
         missing, stale = [], 0
         for asset in self.assets:
             record = self.records.get(asset.name)
-            kept = record is not None and record["event"] == "asset_done" and record["sha256"] == asset.sha256
-            if not kept or not (asset.part.exists() or self.stored.issuperset(record["keys"])):
+            if record is None or record["sha256"] != asset.sha256:
                 missing.append(asset)
-                continue
-            self.settled.add(asset.name)
-            stale += record["captions"] != hash_json(asset.captions)
+            elif record["event"] == "asset_failed":
+                # A GLB is complete in itself: the same bytes and code fail again. Others may have got what they lacked.
+                hopeless = record["kind"] == "bad input" and asset.path.suffix.lower() == ".glb"
+                if hopeless and record["version"] == __version__:
+                    self.settled.add(asset.name)
+                    self.progress.say(f"failed: {asset.name}: {record['message']}")
+                else:
+                    missing.append(asset)
+            elif asset.part.exists() or self.stored.issuperset(record["keys"]):
+                self.settled.add(asset.name)
+                stale += record["captions"] != hash_json(asset.captions)
+            else:
+                missing.append(asset)
         if stale:
             self.progress.say(
                 f"captions of {stale} assets changed; their clips keep the old ones: renew in another --out"
@@ -165,7 +175,7 @@ class Build:
 
     def settle(self, asset: SourceAsset, outcome: AssetOutcome | None, kind: str = "", problem: str = "") -> None:
         """Record how an asset ended; `outcome` is None when its task did not come back."""
-        record: dict[str, Any] = {"asset": asset.name, "sha256": asset.sha256}
+        record: dict[str, Any] = {"asset": asset.name, "sha256": asset.sha256, "version": __version__}
         if outcome is not None and not outcome.problem:
             skipped = [list(pair) for pair in outcome.skipped]
             facts = {"keys": list(outcome.keys), "skipped": skipped, "captions": hash_json(asset.captions)}

@@ -97,20 +97,19 @@ def corner_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 class Surfacer:
     """Looks up colour and solidity of surface points of one mesh."""
 
-    def __init__(self, mesh: Mesh, shading: np.ndarray | None, *, texels_per_unit: float) -> None:
+    def __init__(self, mesh: Mesh, shading: np.ndarray, *, texels_per_unit: float) -> None:
         """Prepare tables.
 
         Args:
             mesh: materials, texture coordinates, vertex colours.
-            shading: `[F, 2, 3]` from `bake_shading`; None for unlit base colours.
+            shading: `[F, 2, 3]` from `bake_shading`.
             texels_per_unit: texture samples per canonical length that the pictures can show; finer textures are
                 averaged down to it once, so that small pictures of large textures do not flicker.
         """
         factor = np.array([material.base_color for material in mesh.materials], np.float32)[mesh.face_material]
         corner = mesh.colors[mesh.faces] * factor[:, None]
-        light = np.ones((len(mesh.faces), 2, 3), np.float32) if shading is None else shading
-        self._corner_color = (1 - REFLECTANCE) * corner[:, None, :, :3] * light[..., None]
-        self._corner_mirrored = REFLECTANCE * light
+        self._corner_color = (1 - REFLECTANCE) * corner[:, None, :, :3] * shading[..., None]
+        self._corner_mirrored = REFLECTANCE * shading
         self._corner_alpha = corner[..., 3]
         self._mesh = mesh
         self._solid = np.array([material.alpha_mode == "OPAQUE" for material in mesh.materials])[mesh.face_material]
