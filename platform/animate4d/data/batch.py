@@ -74,8 +74,13 @@ def collate(examples: Sequence[Example]) -> TrainingBatch:
 
     shaped = next((example for example in examples if example.flow is not None), None)
     if shaped is not None:
-        zeros = {"flow": np.zeros_like(shaped.flow), "flow_mask": np.zeros_like(shaped.flow_mask)}
-        examples = [example if example.flow is not None else replace(example, **zeros) for example in examples]
+        assert shaped.flow is not None
+        assert shaped.flow_mask is not None
+        flow, flow_mask = np.zeros_like(shaped.flow), np.zeros_like(shaped.flow_mask)
+        examples = [
+            example if example.flow is not None else replace(example, flow=flow, flow_mask=flow_mask)
+            for example in examples
+        ]
     return TrainingBatch(
         video=stacked("video"),
         mask=stacked("mask"),

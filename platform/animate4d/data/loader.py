@@ -25,20 +25,16 @@ class ClipStream(Protocol):
     """Endless training batches of one rank.
 
     Attributes:
-        fingerprint: equal for streams that give the same items at the same cursor; a cursor is good only for those.
-        epoch_items: items per epoch over all ranks.
         skipped: id -> reason of the items that could not be decoded so far.
     """
 
-    fingerprint: str
-    epoch_items: int
     skipped: dict[str, str]
 
     def batches(self, start: Cursor) -> Iterator[tuple[TrainingBatch, Cursor]]:
         """Yield (batch, cursor after it) without end, starting with the step at `start`.
 
-        The cursor is the same on all ranks and may be taken up by another number of ranks. The iterator is a generator:
-        close it (or drop it) to stop its threads and tasks.
+        The cursor is the same on all ranks and may be taken up by another number of ranks, with the same shards and
+        config. The iterator is a generator: close it (or drop it) to stop its threads and tasks.
 
         Raises:
             ShardError: shards are damaged or gone, or too many items cannot be decoded.
@@ -72,8 +68,6 @@ class InProcessStream:
     def __init__(self, config: DataConfig, *, rank: int = 0, world: int = 1) -> None:
         self._config, self._rank, self._world = config, rank, world
         self._reader = ItemReader(config, cache_bytes=config.cache_mb * 2**20)
-        self.fingerprint = self._reader.fingerprint
-        self.epoch_items = self._reader.order.epoch_items
         self.skipped = self._reader.skipped
 
     def batches(self, start: Cursor) -> Iterator[tuple[TrainingBatch, Cursor]]:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from animate4d.core.errors import ShardError
-from animate4d.core.hashing import hash_json
 from animate4d.data.batch import Example
 from animate4d.data.config import DataConfig
 from animate4d.data.decode import ItemDecoder
@@ -21,9 +20,6 @@ from animate4d.data.store import ShardStore
 from animate4d.tracks.build import EXACT
 
 log = logging.getLogger(__name__)
-
-DECISIVE = ("seed", "size", "views", "view_groups", "frames", "stride", "frames_per_step", "points", "tracker", "grid")
-"""Settings that change what an item holds; batch size, number of ranks and loader do not."""
 
 SKIP_WINDOW = 1000
 """Items over which the share of undecodable ones is judged at least, unless an epoch is shorter."""
@@ -55,7 +51,6 @@ class ItemReader:
 
     Attributes:
         order: the sequence of items.
-        fingerprint: equal where the same cursor gives the same items with the same draws.
         skipped: id -> reason of the items that could not be decoded.
     """
 
@@ -65,8 +60,6 @@ class ItemReader:
         self.decoder = ItemDecoder.open(config, self.store)
         self.order = self.decoder.order
         self.skipped: dict[str, str] = {}
-        decisive = {name: getattr(config, name) for name in DECISIVE}
-        self.fingerprint = hash_json({"keys": self.store.keys, **decisive})
         self._max_bad_share = config.max_bad_share
         self._labeller = None
         if config.tracker != EXACT:

@@ -19,7 +19,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import pyarrow as pa
@@ -70,8 +70,6 @@ class RayStream:
         self._config, self._rank, self._world = config, rank, world
         self._reader = ItemReader(config)
         self._steps_per_order = max(1, ORDER_ITEMS // config.batch_size)
-        self.fingerprint = self._reader.fingerprint
-        self.epoch_items = self._reader.order.epoch_items
         self.skipped = self._reader.skipped
 
     def batches(self, start: Cursor) -> Iterator[tuple[TrainingBatch, Cursor]]:
@@ -85,29 +83,25 @@ class RayStream:
     def _batches(self, cursor: Cursor) -> Iterator[tuple[TrainingBatch, Cursor]]:
         require_room(self._config)
         while True:
-            for table in self._dataset(cursor).iter_batches(
+            tables: Iterable[Any] = self._dataset(cursor).iter_batches(
                 batch_size=self._config.batch_size, batch_format="pyarrow", prefetch_batches=1
-            ):
+            )
+            for table in tables:
                 items, cursor = self._reader.order.step(cursor, self._config.batch_size, self._rank, self._world)
                 rows = map(unpack_row, table.to_pylist())
                 yield collate([self._reader.example(item, row) for item, row in zip(items, rows, strict=True)]), cursor
 
     def _dataset(self, start: Cursor) -> Dataset:
         config = self._config
-        plan = {
-            "config": config,
-            "start": start,
-            "rank": self._rank,
-            "world": self._world,
-            "steps": self._steps_per_order,
-        }
+        read = partial(
+            read_orders, config=config, start=start, rank=self._rank, world=self._world, steps=self._steps_per_order
+        )
         rows = ray.data.from_items(
             [{"id": number} for number in range(SEGMENT_ORDERS)], override_num_blocks=SEGMENT_ORDERS // TASK_ORDERS
         ).map_batches(
-            read_orders,
+            read,
             batch_size=TASK_ORDERS,
             batch_format="numpy",
-            fn_kwargs=plan,
             num_cpus=config.stream_cpus,
             compute=TaskPoolStrategy(size=config.readers),
         )
@@ -131,7 +125,7 @@ class RayStream:
         return rows
 
 
-def read_orders(batch: dict[str, Any], *, config: DataConfig, **plan: Any) -> Iterator[pa.Table]:
+def read_orders(batch: Any, *, config: DataConfig, **plan: Any) -> Iterator[pa.Table]:
     """Read the items of some work orders; runs in a Ray task.
 
     Shards that cannot be read come out as a last row that says so: an exception would reach the trainer before the rows

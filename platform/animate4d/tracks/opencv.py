@@ -9,6 +9,7 @@ Neither finds a point again after it was hidden: visibility falls to 0 and stays
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -87,16 +88,28 @@ def _chain(grey: np.ndarray, queries: np.ndarray, mask: np.ndarray | None, step:
 
 
 def _lk_step(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    options = {"winSize": LK_WINDOW, "maxLevel": LK_LEVELS, "minEigThreshold": LK_MIN_EIGENVALUE}
     start = points.reshape(-1, 1, 2)
-    moved, found, _ = cv2.calcOpticalFlowPyrLK(before, after, start, None, **options)
-    back, returned, _ = cv2.calcOpticalFlowPyrLK(after, before, moved, None, **options)
+    moved, found = _lucas_kanade(before, after, start)
+    back, returned = _lucas_kanade(after, before, moved)
     error = np.linalg.norm((back - start).reshape(-1, 2), axis=1)
     return moved.reshape(-1, 2), (found[:, 0] == 1) & (returned[:, 0] == 1) & (error < LK_FORWARD_BACKWARD_PX)
 
 
+def _lucas_kanade(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    moved, found, _ = cv2.calcOpticalFlowPyrLK(
+        before,
+        after,
+        points,
+        np.zeros_like(points),
+        winSize=LK_WINDOW,
+        maxLevel=LK_LEVELS,
+        minEigThreshold=LK_MIN_EIGENVALUE,
+    )
+    return moved, found
+
+
 def _dis_step() -> Step:
-    engine = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    engine: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def step(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         moved = points + _at(engine.calc(before, after, None), points)
@@ -108,8 +121,8 @@ def _dis_step() -> Step:
 
 def _at(flow: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Read a `[H, W, 2]` flow bilinearly at `[P, 2]` points (OpenCV pixel-centre coordinates)."""
-    sampled = cv2.remap(flow, points.reshape(-1, 1, 2), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return sampled.reshape(-1, 2)
+    x, y = points[:, 0], points[:, 1]
+    return cv2.remap(flow, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(-1, 2)
 
 
 def _tracks(followed: list[tuple[np.ndarray, np.ndarray]], tracker: str) -> Tracks:
