@@ -66,12 +66,14 @@ def sample_splats(mesh: Mesh, count: int, seed: int = 0) -> SurfaceSplats:
     corners = mesh.vertices[mesh.faces].astype(np.float64)
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     area = 0.5 * np.linalg.norm(cross, axis=1)
-    # see-through texels carry no splat: as many more are drawn as fall away
-    drawn, face, weights, color = count, *_draw_points(mesh, area, count, rng)
-    if len(face) < count and len(face):
-        drawn = int(np.ceil(count * count / len(face)))
+    face, weights, color = _draw_points(mesh, area, count, rng)
+    drawn = count
+    if len(face) < count:
+        # see-through texels carry no splat: draw as many more as fall away, and a tenth, as shares differ by chance
+        drawn = int(1.1 * count * count / len(face))
         face, weights, color = _draw_points(mesh, area, drawn, rng)
-    face, weights, color = face[:count], weights[:count], color[:count]
+        drawn = drawn * count // len(face)
+        face, weights, color = face[:count], weights[:count], color[:count]
 
     normal = cross[face] / (2 * area[face])[:, None]
     edge = corners[face, 1] - corners[face, 0]
