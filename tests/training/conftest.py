@@ -106,12 +106,12 @@ def process_group(tmp_path_factory):
 def run_loop(process_group):
     """Run the loop with the stand-in in this process: (out, steps, hook, changed settings) -> Outcome."""
 
-    def run(out: Path, steps: int, hook=None, loss=objective, **changes):
+    def run(out: Path, steps: int, hook=None, loss=objective, warmup=5, **changes):
         out.mkdir(exist_ok=True)
         torch.manual_seed(0)
         settings = {"checkpoint_every": 5, "keep": 3, "sample_every": 4, "log_every": 1} | changes
         config = LoopConfig(
-            out=out, optimizer=OptimizerConfig(warmup=5), steps=steps, resolved={"seed": 0}, seed=0, **settings
+            out=out, optimizer=OptimizerConfig(warmup=warmup), steps=steps, resolved={"seed": 0}, seed=0, **settings
         )
         parts = parts_maker(hook, loss)(TrainConfig(data=Path("none")), 0, 1)
         return Loop(config, parts, process_group, lambda row: None).run()

@@ -1,0 +1,52 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import animate4d
+from animate4d.core.errors import ConfigError
+from animate4d.training.config import TrainConfig
+
+DATA = Path("shards")
+
+
+def test_an_override_changes_its_number_and_nothing_else():
+    base, changed = TrainConfig(data=DATA).recipe(), TrainConfig(data=DATA, learning_rate=1e-4, position=0.0).recipe()
+    assert changed.optimizer.learning_rate == 1e-4
+    assert changed.objective.position == 0.0
+    assert changed.optimizer.betas == base.optimizer.betas
+    assert changed.objective.flow == base.objective.flow
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"preset": "huge"}, "smoke, small, paper"),
+        ({"workers": 0}, "workers is 0"),
+        ({"workers": 3}, "multiple of --workers"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0"),
+        ({"ema": 1.0}, "ema is 1.0"),
+        ({"keep": 0}, "keep is 0"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(changes, said):
+    with pytest.raises(ConfigError, match=said):
+        TrainConfig(data=DATA, **changes)
+
+
+def test_the_paper_preset_trains_sixteen_clips_a_step_on_sixteen_workers():
+    config = TrainConfig(data=DATA, preset="paper", workers=16)
+    assert config.recipe().optimizer.batch_size // config.workers == 1
+
+
+def test_the_config_module_imports_nothing_heavy():
+    code = (
+        "import sys, animate4d.training.config;"
+        "print([name for name in ('torch', 'ray', 'deepspeed', 'mlflow', 'diffusers') if name in sys.modules])"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(animate4d.__file__).parents[1])}
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert shown.stdout.strip() == "[]"
