@@ -103,7 +103,7 @@ def encode_sample(
     for view, (rgb, alpha) in enumerate(zip(video.rgb, video.alpha, strict=True)):
         members[f"view_{view:02d}.webp"] = encode_strip(np.concatenate([rgb, alpha[..., None]], axis=-1))
     if tracks is not None:
-        arrays = {
+        arrays: dict[str, np.ndarray] = {
             "xy": tracks.xy.astype(np.float32),
             "visible": np.round(tracks.visible * 255).astype(np.uint8),
             "query_frame": np.zeros(tracks.xy.shape[2], np.int32),
