@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from animate4d.training.losses import (
     coarse_loss,
     correspondence_loss,
@@ -93,7 +94,7 @@ def test_track_losses_equal_their_plain_twins_with_gradients(scene, fast, plain)
         leaf = features.clone().requires_grad_()
         value = loss(leaf, points, visible)
         value.backward()
-        gradients.append((float(value), leaf.grad))
+        gradients.append((value.item(), leaf.grad))
     assert gradients[0][0] == pytest.approx(gradients[1][0], rel=1e-4)
     torch.testing.assert_close(gradients[0][1], gradients[1][1], atol=1e-5, rtol=1e-3)
 

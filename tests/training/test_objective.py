@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from animate4d.core.errors import ConfigError
 from animate4d.data.batch import TrainingBatch
 from animate4d.models.config import MVVDMConfig, smoke

@@ -50,7 +50,7 @@ def stem(word: str) -> str:
             break
     if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "aeiouls":
         word = word[:-1]
-    return word[:-1] + "i" if word.endswith("y") and len(word) > 3 else word
+    return word[:-1] + "i" if word.endswith("y") and len(word) >= 3 else word
 
 
 def split_words(caption: str) -> list[str]:
