@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from animate4d.core.errors import ShardError
+from animate4d.core.errors import ConfigError, ShardError
 from animate4d.data.config import DataConfig
 from animate4d.data.labels import Labeller, label_clip, read_labels
 from animate4d.data.order import Cursor, Item
@@ -78,6 +78,12 @@ def test_label_with_a_wrong_shape_is_refused_with_the_sample(make_sample):
     data = label_clip(make_tracker("opencv-lk"), members, VIEWS, 15)
     with pytest.raises(ShardError, match="xy"):
         read_labels(data, key, VIEWS, 9)
+
+
+def test_a_labels_folder_that_cannot_be_made_is_said_at_opening(tmp_path):
+    (tmp_path / "labels").write_text("a file")
+    with pytest.raises(ConfigError, match=r"data\.labels"):
+        Labeller("opencv-lk", 15, tmp_path / "labels")
 
 
 def test_items_use_labels_at_their_frames_and_scale(tmp_path, write_shards):

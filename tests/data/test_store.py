@@ -5,7 +5,7 @@ import pytest
 from animate4d.core.errors import ShardError
 from animate4d.data import store as store_module
 from animate4d.data.store import ShardStore
-from animate4d.io.shards import iterate_shard
+from animate4d.io.shards import iterate_shard, write_index
 
 BIG = 2**30
 
@@ -44,6 +44,17 @@ def test_empty_folder_is_named(tmp_path, write_shards):
     with pytest.raises(ShardError) as error:
         ShardStore(write_shards(tmp_path / "s", 0))
     one_line(error, "no samples")
+
+
+def test_a_sample_that_two_shards_hold_is_named(tmp_path, write_shards):
+    folder = write_shards(tmp_path / "s", 2, per_shard=1, frames=2, views=2)
+    path = folder / "shard-000001.tar"
+    path.write_bytes((folder / "shard-000000.tar").read_bytes())
+    (folder / "index.json").unlink()
+    write_index(folder)
+    with pytest.raises(ShardError) as error:
+        ShardStore(folder)
+    one_line(error, "disc-00000000-00-00000", "twice")
 
 
 @pytest.mark.parametrize("cut", [3000, 10240])

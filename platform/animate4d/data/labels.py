@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from animate4d.core.errors import ShardError
+from animate4d.core.errors import ConfigError, ShardError
 from animate4d.core.hashing import slug
 from animate4d.core.tracks import Tracks
 from animate4d.data.schema import decode_clip, decode_meta
@@ -36,12 +36,22 @@ class LabelSource(Protocol):
 
 
 class Labeller:
-    """Computes labels, or finds them where they were kept."""
+    """Computes labels, or finds them where they were kept.
+
+    Raises:
+        ConfigError: the tracker is not available, or the folder cannot be made.
+    """
 
     def __init__(self, tracker: str, grid: int, folder: Path) -> None:
         self._tracker = make_tracker(tracker)
         self._grid = grid
         self._folder = folder / f"{slug(self._tracker.id)}-grid{grid}"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"data.labels: {self._folder} cannot be made ({error.strerror}): give a folder that can be written"
+            ) from error
 
     def label(self, members: Mapping[str, bytes], views: Sequence[int]) -> bytes:
         """Return labels of these views as npz bytes for `read_labels`.
@@ -61,7 +71,6 @@ class Labeller:
             if _note(kept)["pictures"] == pictures:
                 return kept
         data = label_clip(self._tracker, members, views, self._grid)
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, data)
         return data
 

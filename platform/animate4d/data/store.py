@@ -10,6 +10,7 @@ from __future__ import annotations
 import tarfile
 import time
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -39,8 +40,8 @@ class ShardStore:
         self.keys = tuple(key for info in self._infos for key in info.keys)
         if not self.keys:
             raise ShardError(f"{folder} has no samples in its index: build shards first (jobs/build_shards.py)")
-        if len(set(self.keys)) != len(self.keys):
-            twice = next(key for number, key in enumerate(self.keys) if key in self.keys[:number])
+        twice, count = Counter(self.keys).most_common(1)[0]
+        if count > 1:
             raise ShardError(f"{folder} holds sample {twice} twice: build the shards into an empty folder")
         self._starts = [0]
         for info in self._infos:
