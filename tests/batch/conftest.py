@@ -23,7 +23,7 @@ def make_receipt(*, video="generated", asset="fox.glb", truth=None, warnings=(),
 
 
 def make_done(row_id, prompt="a fox running", *, line=2, extra=None, asset="fox.glb", **facts):
-    request = Request(asset=Path(asset), prompt=prompt or "x", video=facts.get("video", "generated"))
+    request = Request(asset=Path(asset), prompt=prompt.strip() or "x", video=facts.get("video", "generated"))
     row = ManifestRow(line=line, id=row_id, asset=asset, prompt=prompt, request=request, extra=extra or {})
     return RowResult(row=row, state="done", attempts=1, receipt=make_receipt(asset=Path(asset).name, **facts))
 

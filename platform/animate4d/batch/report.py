@@ -85,8 +85,11 @@ def write_results(path: Path, manifest: Manifest, results: Sequence[RowResult]) 
     """Write the table, in manifest order, atomically; unknown manifest columns come last."""
     stream = io.StringIO()
     # A manifest column that is named like one of ours would make the table ambiguous.
-    extra = {name: f"manifest_{name}" if name in COLUMNS else name for name in manifest.extra_columns}
-    writer = csv.DictWriter(stream, [*COLUMNS, *extra.values()], lineterminator="\n", restval="")
+    extra = {name: safe_cell(f"manifest_{name}" if name in COLUMNS else name) for name in manifest.extra_columns}
+    # Text is always quoted: the writer itself would leave a bare carriage return, which readers take for a line end.
+    writer = csv.DictWriter(
+        stream, [*COLUMNS, *extra.values()], lineterminator="\n", restval="", quoting=csv.QUOTE_NONNUMERIC
+    )
     writer.writeheader()
     for result in results:
         cells = table_row(result) | {extra[name]: value for name, value in result.row.extra.items()}

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from animate4d import __version__
+from animate4d.assets.sniff import detect_format
 from animate4d.batch.config import AnimateBatchConfig
 from animate4d.batch.gallery import write_gallery
 from animate4d.batch.ledger import Ledger, folder_lock
@@ -72,9 +73,7 @@ class _Batch:
         self._reported = 0.0
 
     def run(self) -> int:
-        for folder in self.out.iterdir():
-            if LEFTOVER.fullmatch(folder.name):
-                shutil.rmtree(folder)
+        self._remove_leftovers()
         if any(row.request and row.request.video == "generated" for row in self.manifest.rows):
             self.model = resolve_model(self.config.model, uri=self.config.tracking_uri)
             self.version = model_version(self.model)
@@ -99,6 +98,7 @@ class _Batch:
             self.progress.say("interrupted: run the same command again to go on")
         finally:
             # Also when the pool gave up: what was done until then is worth a page.
+            self._remove_leftovers()
             self._report()
         seconds = time.monotonic() - start
         counts = self._counts()
@@ -109,6 +109,11 @@ class _Batch:
         if interrupted:
             return INTERRUPTED
         return 0 if counts["done"] == len(self.manifest.rows) else 1
+
+    def _remove_leftovers(self) -> None:
+        for folder in self.out.iterdir():
+            if LEFTOVER.fullmatch(folder.name):
+                shutil.rmtree(folder)
 
     def _plan(self) -> list[ManifestRow]:
         """Settle what needs no work and return the rows that do."""
@@ -236,7 +241,7 @@ def _result(event: Ended) -> RowResult:
 
 
 def _check_asset(row: ManifestRow) -> None:
-    """Tell a missing file before a worker is spent on it."""
+    """Tell a missing file, or one that is no 3D model at all, before a worker is spent on it."""
     if row.request is None:
         return
     path = row.request.asset
@@ -244,6 +249,7 @@ def _check_asset(row: ManifestRow) -> None:
         raise AssetError(f"{row.asset} is a folder: give the path of one 3D file")
     if not path.is_file():
         raise AssetError(f"{row.asset}: there is no such file in {path.parent}: mend the path or remove the row")
+    detect_format(path)
 
 
 def _check_writable(out: Path) -> None:
