@@ -47,7 +47,7 @@ def assert_problem(answer, status, *words):
     assert answer.headers["content-type"] == "application/problem+json"
     body = answer.json()
     assert body["status"] == status
-    assert body["request_id"] == answer.headers["x-request-id"]
+    assert body["request_id"] == answer.headers["request-id"]
     for word in words:
         assert word in body["detail"], body["detail"]
 

@@ -74,7 +74,7 @@ class Gate:
 
         async def tagged(message: Message) -> None:
             if message["type"] == "http.response.start":
-                extra = [(b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]
+                extra = [(b"request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]
                 message["headers"] = [*message["headers"], *extra]
             await send(message)
 

@@ -36,7 +36,8 @@ def serve(config: ServeConfig) -> int:
         )
         here = f"http://{config.host}:{config.port}"
         print(f"ready: try it at {here}/, read the contract at {here}/docs; Ctrl-C stops", flush=True)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for stop in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(stop, signal.default_int_handler)
         try:
             while True:
                 time.sleep(3600)
