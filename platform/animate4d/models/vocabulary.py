@@ -16,7 +16,7 @@ float glide hover idle stand breathe attack bite punch kick slash stab shoot thr
 receive recieve die death fall collapse eat drink dance nod look turn roll twist swing rock tilt lean pulse wobble
 squash hover drive ride climb duck crouch sit sleep land pick pickup interact wave point clap talk yes no hello
 thumbs idle activate deactivate press pull push lift rise sink nod wiggle curl flip somersault shiver tremble stomp
-march sneak dodge block guard survey rotate scale grow shrink rest pose move play
+march sneak dodge block guard survey rotate scale grow shrink rest pose move play wag
 """.split()  # noqa: SIM905
 
 ADVERBS = """
@@ -25,7 +25,7 @@ gently wildly slowly quickly fast slow softly strongly left right up down forwar
 
 ADJECTIVES = """
 red green blue yellow orange purple pink cyan white black grey gray brown teal magenta golden silver striped
-checkered checked spotted plain big small large tall short long old young dead heavy light
+checkered checked spotted plain big small large tall short long old young dead heavy light shaded potted wooden
 """.split()  # noqa: SIM905
 
 NOUNS = """
@@ -35,6 +35,8 @@ insect crab octopus turtle penguin duck chicken character enemy astronaut mech k
 monster ghost tank truck car ship boat plane rocket crane lever door gate windmill fan wheel pendulum plant grass
 bush cactus tower building house sword gun weapon skull trap bouncer head arm leg wing tail lid water impulse place
 spike tentacle jellyfish starfish butterfly hand claw tripod table chair book scissors
+barrel vase bottle pot mushroom pile axe hammer shovel stool candle snowman bell toy sculpture thing doll
+beetle potion torch bag log column stairs furniture bamboo katana
 """.split()  # noqa: SIM905
 
 WORDS = tuple(dict.fromkeys((*VERBS, *ADVERBS, *ADJECTIVES, *NOUNS)))
