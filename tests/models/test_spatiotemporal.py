@@ -68,7 +68,7 @@ def test_true_frame_numbers_matter():
 
 def test_motion_module_is_residual_and_batches_are_independent():
     torch.manual_seed(2)
-    module = SpatioTemporalTransformer(C, heads=2, norm_groups=4, max_frames=8, attentions=2, ff_mult=1)
+    module = SpatioTemporalTransformer(C, heads=2, norm_groups=4, max_frames=8, attentions=2, ff_mult=1, spatial=True)
     features = torch.randn(B * V * F, C, 4, 2)
     index = torch.tensor([[0, 1, 2], [0, 4, 6]])
     both = module(features, V, index)
@@ -77,3 +77,13 @@ def test_motion_module_is_residual_and_batches_are_independent():
     torch.nn.init.zeros_(module.proj_out.weight)
     torch.nn.init.zeros_(module.proj_out.bias)
     assert torch.equal(module(features, V, index), features)
+
+
+def test_without_its_spatial_branch_only_the_temporal_one_remains():
+    full, tokens = SpatioTemporalAttention(C, HEADS, max_frames=8), torch.randn(B, V, F, L, C)
+    lean = SpatioTemporalAttention(C, HEADS, max_frames=8, spatial=False)
+    lean.load_state_dict(full.state_dict(), strict=False)
+    torch.nn.init.constant_(full.mix_factor, -50.0)
+    index, positions = torch.tensor([[0, 1, 2]] * B), sine_encoding_2d(2, 2, C)
+    torch.testing.assert_close(lean(tokens, positions, index), full(tokens, positions, index))
+    assert not any("_sp" in name or "mix" in name for name in lean.state_dict())

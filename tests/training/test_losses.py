@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from animate4d.training.losses import (
+    FLOW_FLOOR,
     coarse_loss,
     correspondence_loss,
     flow_loss,
@@ -162,13 +163,16 @@ def test_object_cells_are_those_touched_now_or_in_frame_0():
     assert cells[1].tolist() == [[1, 0], [0, 1]]
 
 
-def test_flow_loss_is_the_mean_l1_inside_the_weight():
-    flow, target = torch.zeros(1, 1, 2, 2, 2, 2), torch.zeros(1, 1, 2, 2, 2, 2)
+def test_flow_loss_is_the_l1_inside_as_a_share_of_each_clips_motion():
+    flow, target = torch.zeros(2, 1, 2, 2, 2, 2), torch.zeros(2, 1, 2, 2, 2, 2)
     target[0, 0, 1, :, 0, 0] = torch.tensor([0.3, -0.1])
-    target[0, 0, 1, :, 1, 1] = 9.0
-    weight = torch.zeros(1, 1, 2, 1, 2, 2)
-    weight[0, 0, 1, 0, 0] = 1.0
-    assert flow_loss(flow, target, weight).item() == pytest.approx(0.4 / 2)
+    target[1, 0, 1, :, 0, 0] = torch.tensor([0.0, 0.8])
+    target[:, 0, 1, :, 1, 1] = 9.0
+    flow[1, 0, 1, 1, 0, 0] = 0.6
+    weight = torch.zeros(2, 1, 2, 1, 2, 2)
+    weight[:, 0, 1, 0, 0] = 1.0
+    shares = [0.2 / (0.2 + FLOW_FLOOR), 0.1 / (0.4 + FLOW_FLOOR)]
+    assert flow_loss(flow, target, weight).item() == pytest.approx(sum(shares) / 2)
     assert flow_loss(flow, target, weight * 0) == 0
 
 

@@ -53,6 +53,10 @@ def test_larger_first_frames_stay_sharp_and_first(model, frames):
     assert video.alpha.shape == (2, 3, 32, 32)
     assert video.flow.shape == (2, 3, 8, 8, 2)
     assert not video.flow[:, 0].any()
+    assert video.flow_weight.shape == (2, 3, 8, 8)
+    assert not video.flow_weight[:, 0, :2].any()
+    assert (video.flow_weight[:, 0, 2:4] == 1).all()
+    assert 0 <= video.flow_weight.min() <= video.flow_weight.max() <= 1
     assert len(video.times) == 3
     np.testing.assert_array_equal(video.alpha[:, 0], frames[..., 3])
     np.testing.assert_array_equal(video.rgb[:, 0, 8:16], frames[:, 8:16, :, :3])

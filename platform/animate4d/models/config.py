@@ -46,7 +46,7 @@ class MVVDMConfig:
     """Per level: whether it has multi-view and text attention besides ResNet blocks and motion modules."""
     layers_per_block: int = 1
     """Layers per encoder level (the decoder has one more)."""
-    heads: int = 4
+    heads: int = 2
     """Attention heads everywhere."""
     norm_groups: int = 8
     """Groups of every group norm; fewer than channels, or the time and camera terms cancel."""
@@ -56,6 +56,9 @@ class MVVDMConfig:
     """Width of the feed-forward layers of motion modules, in multiples of the channels."""
     motion_attentions: int = 1
     """Spatiotemporal attentions per motion module, 1 or 2 (AnimateDiff has 2)."""
+    spatial_levels: tuple[bool, ...] = (False, True)
+    """Per level: whether its motion modules have the spatial branch. At the finest level it costs a third of all
+    attention and repeats what multi-view attention just did."""
     max_frames: int = 32
     """Longest clip the temporal encodings allow."""
     io_kernel: int = 1
@@ -120,8 +123,11 @@ class MVVDMConfig:
                 raise ConfigError(f"model.{name} is {value!r}: expected one of {', '.join(allowed)}")
         if self.image_size % self.codec_factor:
             raise ConfigError(f"model.image_size is {self.image_size}: expected a multiple of {self.codec_factor}")
-        if len(self.attention_levels) != len(self.block_channels) or len(self.block_channels) < 2:
-            raise ConfigError("model.block_channels and model.attention_levels must have the same length, at least 2")
+        levels = len(self.block_channels)
+        if levels < 2 or len(self.attention_levels) != levels or len(self.spatial_levels) != levels:
+            raise ConfigError(
+                "model.block_channels, attention_levels and spatial_levels must have the same length, at least 2"
+            )
         if any(channels % self.heads or channels % self.norm_groups for channels in self.block_channels):
             raise ConfigError("model.block_channels must be multiples of model.heads and of model.norm_groups")
         if any(channels % 4 for channels in self.block_channels):
@@ -191,6 +197,7 @@ def small() -> MVVDMConfig:
         frames=16,
         block_channels=(192, 256, 256),
         attention_levels=(True, True, True),
+        spatial_levels=(False, True, True),
         layers_per_block=2,
         heads=8,
         norm_groups=32,
@@ -211,6 +218,7 @@ def paper() -> MVVDMConfig:
         latent_channels=4,
         block_channels=(320, 640, 1280, 1280),
         attention_levels=(True, True, True, False),
+        spatial_levels=(True, True, True, True),
         layers_per_block=2,
         heads=8,
         norm_groups=32,

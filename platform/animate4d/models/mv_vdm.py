@@ -118,7 +118,8 @@ class MVVDM(nn.Module):
         if self.config.head == "epsilon":
             return MVVDMOutput(None, output, None, None, features)
         flow, gate = split_head(output, self.config.flow_cells)
-        return MVVDMOutput(self.moved_latents(first_frame, flow, gate), None, flow, gate, features)
+        # The gate learns coverage alone: a picture loss would teach it to fade whatever the flow gets wrong.
+        return MVVDMOutput(self.moved_latents(first_frame, flow, gate.detach()), None, flow, gate, features)
 
     def moved_latents(self, first_frame: torch.Tensor, flow: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
         """Return the latents that frame 0 `[B, V, c, h, w]` becomes under `[B, V, T, ...]` flow and gate logits."""

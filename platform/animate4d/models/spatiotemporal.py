@@ -43,12 +43,15 @@ class SpatioTemporalAttention(Attention):
     """Two branches: out = s * spatial + (1 - s) * temporal, s = sigmoid(mix_factor), 0.5 at the start.
 
     The inherited projections serve the temporal branch (AnimateDiff's weights fit); `*_sp` serve the spatial branch,
-    which attends over all views and positions of one time step.
+    which attends over all views and positions of one time step. Without it, AnimateDiff's attention remains.
     """
 
-    def __init__(self, channels: int, heads: int, max_frames: int) -> None:
+    def __init__(self, channels: int, heads: int, max_frames: int, *, spatial: bool = True) -> None:
         super().__init__(query_dim=channels, heads=heads, dim_head=channels // heads, bias=False)
         self.time_pos_embed = SinusoidalPositionalEmbedding(channels, max_seq_length=max_frames)
+        self.spatial = spatial
+        if not spatial:
+            return
         self.to_q_sp = nn.Linear(channels, channels, bias=False)
         self.to_k_sp = nn.Linear(channels, channels, bias=False)
         self.to_v_sp = nn.Linear(channels, channels, bias=False)
@@ -63,6 +66,8 @@ class SpatioTemporalAttention(Attention):
             positions: `[l, c]` spatial encoding.
             frame_index: `[b, f]` int64, which frame of the clip each one is.
         """
+        if not self.spatial:
+            return self._over_time(tokens, frame_index)
         share = self.mix_factor.sigmoid()
         return share * self._over_space(tokens + positions) + (1 - share) * self._over_time(tokens, frame_index)
 
@@ -89,12 +94,16 @@ class SpatioTemporalAttention(Attention):
 class SpatioTemporalBlock(nn.Module):
     """Pre-norm transformer block of one or two spatiotemporal attentions and a GEGLU feed-forward layer."""
 
-    def __init__(self, channels: int, heads: int, max_frames: int, attentions: int, ff_mult: int) -> None:
+    def __init__(
+        self, channels: int, heads: int, max_frames: int, *, attentions: int, ff_mult: int, spatial: bool
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels)
-        self.attn1 = SpatioTemporalAttention(channels, heads, max_frames)
+        self.attn1 = SpatioTemporalAttention(channels, heads, max_frames, spatial=spatial)
         self.norm2 = nn.LayerNorm(channels) if attentions == 2 else None
-        self.attn2 = SpatioTemporalAttention(channels, heads, max_frames) if attentions == 2 else None
+        self.attn2 = (
+            SpatioTemporalAttention(channels, heads, max_frames, spatial=spatial) if attentions == 2 else None
+        )
         self.norm3 = nn.LayerNorm(channels)
         self.ff = FeedForward(channels, mult=ff_mult, activation_fn="geglu")
 
@@ -110,7 +119,15 @@ class SpatioTemporalTransformer(AnimateDiffTransformer3D):
     """A motion module: group norm over one view's whole clip, one spatiotemporal block, residual."""
 
     def __init__(
-        self, channels: int, *, heads: int, norm_groups: int, max_frames: int, attentions: int, ff_mult: int
+        self,
+        channels: int,
+        *,
+        heads: int,
+        norm_groups: int,
+        max_frames: int,
+        attentions: int,
+        ff_mult: int,
+        spatial: bool,
     ) -> None:
         super().__init__(
             num_attention_heads=heads,
@@ -119,7 +136,9 @@ class SpatioTemporalTransformer(AnimateDiffTransformer3D):
             num_layers=0,
             norm_num_groups=norm_groups,
         )
-        self.transformer_blocks.append(SpatioTemporalBlock(channels, heads, max_frames, attentions, ff_mult))
+        self.transformer_blocks.append(
+            SpatioTemporalBlock(channels, heads, max_frames, attentions=attentions, ff_mult=ff_mult, spatial=spatial)
+        )
 
     def forward(self, hidden_states: torch.Tensor, views: int, frame_index: torch.Tensor) -> torch.Tensor:
         """Mix `[(b n f), c, h, w]` features over time, views and positions; `frame_index` is `[b, f]`."""

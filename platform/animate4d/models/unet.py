@@ -92,8 +92,9 @@ class MultiViewUNetMotionModel(UNetMotionModel):
                 nn.SiLU(),
                 nn.Linear(condition_dim, condition_dim),
             )
-        for block in self._blocks():
-            self._equip(block)
+        spatial = config.spatial_levels
+        for block, branches in zip(self._blocks(), (*spatial, spatial[-1], *reversed(spatial)), strict=True):
+            self._equip(block, spatial=branches)
         tapped, _, module = config.tap.partition(".motion_modules.")
         self._tap_block = int(tapped.removeprefix("up_blocks.")) if tapped.removeprefix("up_blocks.").isdigit() else -1
         self._tap_layer = int(module) if module.isdigit() else None
@@ -103,7 +104,7 @@ class MultiViewUNetMotionModel(UNetMotionModel):
     def _blocks(self) -> list[nn.Module]:
         return [*self.down_blocks, self.mid_block, *self.up_blocks]
 
-    def _equip(self, block: nn.Module) -> None:
+    def _equip(self, block: nn.Module, *, spatial: bool) -> None:
         """Replace a block's stock parts by ours."""
         config = self.network
         for resnet in block.resnets if config.resnet_scale_shift else ():
@@ -125,6 +126,7 @@ class MultiViewUNetMotionModel(UNetMotionModel):
                 max_frames=config.max_frames,
                 attentions=config.motion_attentions,
                 ff_mult=config.motion_ff_mult,
+                spatial=spatial,
             )
             for stock in block.motion_modules
         )

@@ -31,12 +31,15 @@ class GeneratedVideo:
         rgb: `[V, T, H, W, 3]` uint8 composited on grey; frame 0 is the input.
         alpha: `[V, T, H, W]` uint8 coverage.
         flow: `[V, T, h, w, 2]` float32 backward flow to frame 0 in half-image units (x, y), or None (head "epsilon").
+        flow_weight: `[V, T, h, w]` float32 in [0, 1], together with `flow`: the gate times the coverage of the flow's
+            source in frame 0, so near 0 where there is no object or the flow points beside it.
         times: `[T]` float64 seconds.
     """
 
     rgb: np.ndarray
     alpha: np.ndarray
     flow: np.ndarray | None
+    flow_weight: np.ndarray | None
     times: np.ndarray
 
 
@@ -162,12 +165,18 @@ def _from_flow(
     layers = torch.cat((pictures, coverage), dim=1)
     moved = torch.stack([warp_first_frame(layers, flow[:, frame], gate[:, frame]) for frame in range(frames)], dim=1)
     moved[:, 0] = layers
-    still = flow.clone()
+    still, weight = flow.clone(), torch.empty_like(gate)
     still[:, 0] = 0
+    source = _shrink(coverage, flow.shape[-1])
+    for frame in range(frames):
+        weight[:, frame] = warp_first_frame(
+            source, still[:, frame], gate[:, frame] if frame else torch.ones_like(source)
+        )
     return GeneratedVideo(
         rgb=_to_bytes(moved[:, :, :3] / 2 + GREY).transpose(0, 1, 3, 4, 2),
         alpha=_to_bytes(moved[:, :, 3]),
         flow=still.float().permute(0, 1, 3, 4, 2).cpu().numpy(),
+        flow_weight=weight[:, :, 0].float().cpu().numpy(),
         times=np.arange(frames) / FRAMES_PER_SECOND,
     )
 
@@ -182,7 +191,8 @@ def _from_latents(model: MVVDM, output: MVVDMOutput, first_frames: np.ndarray) -
     rgb, alpha = _to_bytes(video / 2 + GREY).transpose(0, 1, 3, 4, 2).copy(), _to_bytes(coverage)
     exact, seen = _centred(first_frames, torch.device("cpu"))
     rgb[:, 0], alpha[:, 0] = _to_bytes(exact / 2 + GREY).transpose(0, 2, 3, 1), _to_bytes(seen[:, 0])
-    return GeneratedVideo(rgb=rgb, alpha=alpha, flow=None, times=np.arange(rgb.shape[1]) / FRAMES_PER_SECOND)
+    times = np.arange(rgb.shape[1]) / FRAMES_PER_SECOND
+    return GeneratedVideo(rgb=rgb, alpha=alpha, flow=None, flow_weight=None, times=times)
 
 
 def _to_bytes(values: torch.Tensor) -> np.ndarray:
