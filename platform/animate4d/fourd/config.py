@@ -27,8 +27,9 @@ class FitConfig:
     """Weight of as-rigid-as-possible between nodes, in units that do not depend on mesh or clip."""
     silhouette: float = 300.0
     """Weight of the pull into the silhouette, coordinates in image widths; early steps only."""
-    tracks: float = 300.0
-    """Weight of point tracks or flow, where they are given, coordinates in image widths."""
+    tracks: float = 4000.0
+    """Weight of point tracks or flow, where they are given, coordinates in image widths: a mean error of one
+    of 128 px costs 0.24, as much as all pictures. With exact flow, 4000 halved the vertex error of 300."""
     stiffness: float = 10.0
     """Rigidity is multiplied by this at the first step of a frame and decays to one over 70 % of the steps."""
     translation_rate: float = 0.015
@@ -67,7 +68,7 @@ def default() -> FitConfig:
 
 
 def smoke() -> FitConfig:
-    """Return cheaper settings for demos: fewer nodes and steps, no second image level."""
+    """Return cheaper settings for demos (about 10 CPU seconds for 8 frames): fewer nodes, splats and steps."""
     return FitConfig(
-        splats=1200, nodes=80, polish_steps=50, levels=2, forward_steps=16, backward_steps=8, joint_steps=10
+        splats=1500, nodes=100, polish_steps=50, levels=2, backward_steps=12, joint_steps=12, bias_steps=40
     )

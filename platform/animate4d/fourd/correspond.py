@@ -24,6 +24,9 @@ TRACK_REACH = 4.0
 FLOW_REACH = 1.5
 """Cells of the flow grid between a splat and the nearest source; beyond, the splat is taken as hidden in that frame."""
 
+FLOW_DOUBT = 1.0
+"""Cells by which neighbouring flow vectors may differ; beyond, the splat is left out in that frame."""
+
 FLOW_NEIGHBOURS = 4
 """Flow vectors averaged for one splat."""
 
@@ -163,4 +166,7 @@ def _from_flow(
     closeness = np.exp(-0.5 * np.square(distance / cell.max())) * (distance < FLOW_REACH * cell.max())
     share = closeness.sum(1)
     moved = -(shift[found] * closeness[..., None]).sum(1) / np.maximum(share, 1e-9)[:, None]
-    return moved, np.minimum(share, 1.0)
+    # a surface that frame 0 hides has its sources on the one in front: two places for one source, and no telling which
+    apart = np.linalg.norm(shift[found] + moved[:, None], axis=-1)
+    doubt = (closeness * apart).sum(1) / np.maximum(share, 1e-9)
+    return moved, np.minimum(share, 1.0) * (doubt < FLOW_DOUBT * cell.max())
