@@ -50,13 +50,14 @@ def animate_one(config: AnimateConfig) -> int:
     from animate4d.io.progress import Progress
     from animate4d.models.mv_vdm import MVVDM
     from animate4d.pipeline.animate import animate
+    from animate4d.pipeline.receipt import model_version
     from animate4d.runs.registry import resolve_model
 
     request, out = config.request(), durable_path(config.out)
     model, version = None, ""
     if config.video == "generated":
         folder = resolve_model(config.model, uri=config.tracking_uri)
-        model, version = MVVDM.from_pretrained(folder).eval(), str(folder)
+        model, version = MVVDM.from_pretrained(folder).eval(), model_version(folder)
         if torch.cuda.is_available():
             model = model.to("cuda")
     bar, begun = Progress(100, "animate"), time.monotonic()

@@ -91,8 +91,7 @@ class _Batch:
             self.progress.say(warning)
         interrupted = False
         try:
-            with _sigterm_interrupts():
-                self._work(self._plan())
+            self._work(self._plan())
         except KeyboardInterrupt:
             interrupted = True
             self.progress.say("interrupted: run the same command again to go on")
@@ -141,7 +140,8 @@ class _Batch:
     def _work(self, rows: list[ManifestRow]) -> None:
         if not rows:
             return
-        with ray_session():
+        # The signal handler comes second, because Ray puts in its own, which aborts.
+        with ray_session(), _sigterm_interrupts():
             workers, cpus, gpus = pool_size(self.config.workers, len(rows))
             needed = any(row.request and row.request.video == "generated" for row in rows)
             plan = PoolPlan(

@@ -44,6 +44,9 @@ MAX_CLIP_SECONDS = 4.0
 STILL_SHARE = 0.005
 """A true motion below this share of the object's diameter is called still: half a pixel at 128 px."""
 
+NO_MOTION = 0.001
+"""Below this a ratio to the true motion says nothing: the fit is good to a tenth of a pixel at best."""
+
 SHARES = {"load": 0.03, "views": 0.07, "video": 0.25, "fit": 0.88, "export": 0.90, "pictures": 1.0}
 """Overall progress at the end of each stage, from stage times on two CPU cores."""
 
@@ -279,7 +282,7 @@ def _truth(poses: np.ndarray, true: np.ndarray | None) -> tuple[dict[str, float 
     if true is None:
         return None, []
     error = vertex_error(poses, true)
-    ratio = round(error.ratio, 4) if np.isfinite(error.ratio) else None
+    ratio = round(error.ratio, 4) if error.static >= NO_MOTION else None
     warnings = []
     if error.static < STILL_SHARE:
         warnings.append(

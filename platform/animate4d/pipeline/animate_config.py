@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -39,7 +39,7 @@ class AnimateConfig:
     tracking_uri: str | None = None
     """MLflow store to look `models:/` names up in."""
 
-    options: Annotated[AnimateOptions, tyro.conf.arg(name="")] = AnimateOptions()
+    options: Annotated[AnimateOptions, tyro.conf.arg(name="")] = field(default_factory=AnimateOptions)
     """Options of the animation."""
 
     def request(self) -> Request:

@@ -11,6 +11,7 @@ from ray import serve
 from animate4d.core.errors import UserError
 from animate4d.pipeline.animate import Cancelled, animate
 from animate4d.pipeline.config import AnimateOptions, Request
+from animate4d.pipeline.receipt import model_version
 from animate4d.serve.job_store import JobStore
 
 PROGRESS_SECONDS = 0.3
@@ -30,7 +31,7 @@ class Animator:
         self.store = JobStore(Path(jobs))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = MVVDM.from_pretrained(Path(model)).to(device).eval()
-        self.version = model
+        self.version = model_version(Path(model))
 
     async def animate(self, job_id: str) -> None:
         """Work on one job and store how it ended."""
