@@ -1,7 +1,7 @@
 """Pinhole cameras on an orbit around the origin.
 
-World is z-up and right-handed, azimuth 0 lies on +x and grows counter-clockwise seen from above. Camera axes are OpenGL:
-the columns of the rotation are right, up and minus-forward. Pixel centres are at half-integers: the centre of the
+World is z-up and right-handed, azimuth 0 lies on +x and grows counter-clockwise seen from above. Camera axes are
+OpenGL: the columns of the rotation are right, up and minus-forward. Pixel centres are at half-integers: that of the
 top-left pixel is (0.5, 0.5).
 """
 
