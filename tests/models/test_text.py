@@ -60,6 +60,9 @@ def test_pooled_text_is_the_mean_over_words_and_the_empty_caption_is_row_zero():
     rows = table.table.weight
     expected = (rows[table.row_of["walk"]] + rows[table.row_of["fox"]]) / 2
     torch.testing.assert_close(states.pooled[0], expected)
+    torch.nn.init.normal_(table.importance.weight, std=9.0)
+    torch.testing.assert_close(table(["walking"]).pooled[0], rows[table.row_of["walk"]])
+    torch.testing.assert_close(table([""]).pooled[0], rows[0])
     torch.testing.assert_close(states.pooled[1], rows[0])
     assert states.states.shape == (2, 4, 8)
 

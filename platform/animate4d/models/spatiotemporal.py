@@ -101,9 +101,7 @@ class SpatioTemporalBlock(nn.Module):
         self.norm1 = nn.LayerNorm(channels)
         self.attn1 = SpatioTemporalAttention(channels, heads, max_frames, spatial=spatial)
         self.norm2 = nn.LayerNorm(channels) if attentions == 2 else None
-        self.attn2 = (
-            SpatioTemporalAttention(channels, heads, max_frames, spatial=spatial) if attentions == 2 else None
-        )
+        self.attn2 = SpatioTemporalAttention(channels, heads, max_frames, spatial=spatial) if attentions == 2 else None
         self.norm3 = nn.LayerNorm(channels)
         self.ff = FeedForward(channels, mult=ff_mult, activation_fn="geglu")
 

@@ -72,7 +72,9 @@ class WordTableEncoder(nn.Module):
         self.row_of = {word: row for row, word in enumerate(self.words, start=1)}
         self.table = nn.Embedding(1 + len(self.words) + buckets, dim)
         self.position = nn.Parameter(torch.zeros(slots, dim))
+        self.importance = nn.Linear(dim, 1, bias=False)
         with torch.no_grad():
+            self.importance.weight.zero_()
             self.table.weight[1 + len(self.words) :] = 0
 
     def tokenize(self, captions: Sequence[str]) -> torch.Tensor:
@@ -89,13 +91,13 @@ class WordTableEncoder(nn.Module):
         return self.encode_rows(self.tokenize(captions))
 
     def encode_rows(self, rows: torch.Tensor) -> TextStates:
-        """Encode `[B, slots]` table rows; the pooled vector is the mean over a caption's words."""
+        """Encode `[B, slots]` table rows; the pooled vector is a mean over words, weighted by learned importance."""
         rows = rows.to(self.table.weight.device)
         vectors = self.table(rows)
-        said = (rows > 0).to(vectors.dtype)
-        said[:, 0] = torch.where(said.sum(1) > 0, said[:, 0], 1.0)
-        pooled = (vectors * said[..., None]).sum(1) / said.sum(1, keepdim=True)
-        return TextStates(vectors + self.position, pooled)
+        said = rows > 0
+        said[:, 0] |= ~said.any(1)
+        share = self.importance(vectors)[..., 0].masked_fill(~said, -torch.inf).softmax(1)
+        return TextStates(vectors + self.position, (vectors * share[..., None]).sum(1))
 
 
 class CLIPTextEncoder(nn.Module):

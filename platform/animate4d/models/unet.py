@@ -24,6 +24,9 @@ from animate4d.models.spatiotemporal import SpatioTemporalTransformer
 CAMERA_NUMBERS = 16
 """A camera is its 4x4 camera-to-world matrix, row-major."""
 
+NOISY_SHARE, FIRST_FRAME_GAIN = 0.1, 8.0
+"""Factors on the first convolution's start, which make frame 0 about five times louder than the noise."""
+
 
 def camera_numbers(camera_to_world: torch.Tensor) -> torch.Tensor:
     """Flatten `[..., 4, 4]` camera-to-world matrices to 16 numbers with the translation scaled to length one (MVDream).
@@ -145,8 +148,14 @@ class MultiViewUNetMotionModel(UNetMotionModel):
                 nn.init.zeros_(motion.proj_out.bias)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)
+        if self.network.concat_first_frame:
+            # Frame 0 is mostly background, noisy latents have unit variance: unscaled, they would drown it tenfold.
+            with torch.no_grad():
+                noisy, first = self.conv_in.weight.chunk(2, dim=1)
+                noisy.mul_(NOISY_SHARE)
+                first.mul_(FIRST_FRAME_GAIN)
         if self.network.position_map:
-            nn.init.normal_(self.position_map, std=0.1)
+            nn.init.normal_(self.position_map, std=0.3)
         if self.network.frame_conditions:
             nn.init.normal_(self.frame_embedding.weight, std=0.5)
 
