@@ -91,8 +91,10 @@ def find_correspondences(
         if tracks is not None:
             scale = pictures.size[1] / video_width
             shift, share, taker = _from_tracks(tracks, view, scale, tree)
-            np.add.at(total[:, view], (slice(None), rows[taker]), shift * share[..., None])
-            np.add.at(weight[:, view], (slice(None), rows[taker]), share)
+            taken = np.zeros((len(taker), count))
+            taken[np.arange(len(taker)), rows[taker]] = 1.0
+            total[:, view] += np.einsum("tpc,pn->tnc", shift * share[..., None], taken, optimize=True)
+            weight[:, view] += share @ taken
         if flow is not None:
             for frame in range(1, times):
                 certain = None if flow_weight is None else flow_weight[view, frame]

@@ -153,7 +153,7 @@ class Drawing:
             raise ValueError(
                 f"expected C-contiguous float32 {self.image.shape}, got {cotangent.dtype} {cotangent.shape}"
             )
-        gradients = tuple(np.empty_like(array) for array in (means, factors, opacities, colors))
+        gradients = (np.empty_like(means), np.empty_like(factors), np.empty_like(opacities), np.empty_like(colors))
         arrays = (means, factors, colors, viewmats, intrinsics, self.image, cotangent, *gradients)
         if self._library.splat_backward(self._handle, *(_pointer(array) for array in arrays)):
             raise MemoryError("no memory for the gradients of the splats")

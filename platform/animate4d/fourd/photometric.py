@@ -125,14 +125,11 @@ class _Difference(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         pyramid, shape = ctx.pyramid, ctx.shape
-        gradient = None
-        for level in reversed(pyramid):
-            own = level * (2.0 / (level[0].numel() * shape[1]))
-            if gradient is not None:
-                spread = F.interpolate(gradient, scale_factor=2.0, mode="nearest").mul_(0.25)
-                height, width = spread.shape[-2:]
-                own[..., :height, :width] += spread
-            gradient = own
+        slopes = [level * (2.0 / (level[0].numel() * shape[1])) for level in pyramid]
+        for fine, coarse in zip(slopes[-2::-1], slopes[:0:-1], strict=True):
+            spread = F.interpolate(coarse, scale_factor=2.0, mode="nearest").mul_(0.25)
+            fine[..., : spread.shape[-2], : spread.shape[-1]] += spread
+        gradient = slopes[0]
         gradient[:, 3] -= GREY * gradient[:, :3].sum(1)
         gradient = gradient.view(shape)
         return gradient * cotangents[0].view(-1, 1, 1, 1, 1), None, None

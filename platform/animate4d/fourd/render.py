@@ -104,7 +104,10 @@ class _NativeDraw(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         *tensors, size = arguments
-        ctx.drawing = native.Drawing(*as_float32(*tensors), size, torch.get_num_threads())
+        means, factors, opacities, colors, viewmats, intrinsics = as_float32(*tensors)
+        ctx.drawing = native.Drawing(
+            means, factors, opacities, colors, viewmats, intrinsics, size, torch.get_num_threads()
+        )
         ctx.types = [tensor.dtype for tensor in tensors[:4]]
         return torch.from_numpy(ctx.drawing.image).to(tensors[0].dtype)
 

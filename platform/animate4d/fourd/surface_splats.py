@@ -85,7 +85,7 @@ def sample_splats(mesh: Mesh, count: int, seed: int = 0) -> SurfaceSplats:
     cloud = SplatCloud(
         means=means.astype(np.float32),
         quats=quats_from_matrices(axes).astype(np.float32),
-        scales=np.tile(np.float32([sigma, sigma, FLATNESS * sigma]), (len(face), 1)),
+        scales=np.tile(np.array([sigma, sigma, FLATNESS * sigma], np.float32), (len(face), 1)),
         opacities=np.full(len(face), START_OPACITY, np.float32),
         sh=((color - 0.5) / SH0)[:, None].astype(np.float32),
     )
