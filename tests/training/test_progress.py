@@ -13,7 +13,8 @@ def test_a_log_gets_what_begins_the_last_step_and_where_the_model_is(tmp_path):
     line.ended(TrainResult(out=tmp_path, model=tmp_path / "model", step=3, state="finished", metrics={}), None)
     lines = stream.getvalue().splitlines()
     assert "training 3 steps with 1 worker on CPU" in lines[0]
-    assert lines[-2].startswith("step 3/3  loss 0.5  2.0 clips/s")
+    assert lines[-2].startswith("step 3/3")
+    assert "loss 0.5" in lines[-2]
     assert str(tmp_path / "model") in lines[-1]
 
 

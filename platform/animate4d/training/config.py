@@ -29,7 +29,8 @@ class TrainConfig:
     data: Path
     """Folder of shards that `jobs/build_shards.py` wrote."""
     out: Path = Path("runs/train")
-    """Run folder: checkpoints/, metrics.jsonl, samples/, model/. All nodes must see it under the same path."""
+    """Run folder: checkpoints/, metrics.jsonl, samples/, model/. All nodes must see it under the same path. Under `ray job
+    submit --working-dir`, a relative path lies below $ANIMATE4D_HOME, else ~/animate4d: the job's folder is temporary."""
     preset: Preset = "smoke"
     """Network and recipe: smoke (minutes on 2 CPU cores), small (an hour on one GPU), paper (the papers' numbers)."""
     init: Path | None = None

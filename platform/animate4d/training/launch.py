@@ -76,10 +76,11 @@ def train(
             workers=config.workers,
             on_gpu=on_gpu,
         )
+        told: list[TrainObserver] = []
         try:
-            result = follow(config, resolved, make_parts, start, observers)
+            result = follow(config, resolved, make_parts, start, observers, told)
         except BaseException as error:
-            for observer in observers:
+            for observer in told:
                 observer.ended(None, error)
             raise
         for observer in observers:
@@ -181,8 +182,9 @@ def follow(
     make_parts: Callable[..., Any] | None,
     start: TrainStart,
     observers: Sequence[TrainObserver],
+    told: list[TrainObserver],
 ) -> TrainResult:
-    """Run the workers in a thread and pass on what they write until they end."""
+    """Run the workers in a thread and pass on what they write until they end; `told` gets who heard of the start."""
     out = config.out
     tail, pictures = MetricsTail(out, start.step), set(drawn(out))
     fit = Fit(config, resolved, make_parts, start.on_gpu)
@@ -192,6 +194,7 @@ def follow(
         run.start()
         for observer in observers:
             observer.started(start)
+            told.append(observer)
         alive = True
         while alive:
             run.join(POLL_SECONDS)

@@ -104,11 +104,11 @@ def make_gauges(config: TrainConfig) -> Callable[[dict[str, Any]], None]:
 
     tags = {"run": config.run_name or config.out.name}
     gauges = {
-        key: Gauge(f"animate4d_{name}", description=text, tag_keys=("run",))
+        key: Gauge(name, description=text, tag_keys=("run",))
         for key, name, text in [
-            ("loss", "train_loss", "Weighted sum of the training loss."),
-            ("samples_per_second", "samples_per_second", "Clips trained per second over all workers."),
-            ("data_wait_share", "data_wait_share", "Share of the time rank 0 waited for data."),
+            ("loss", "animate4d_train_loss", "Weighted sum of the training loss."),
+            ("samples_per_second", "animate4d_train_samples_per_second", "Clips trained per second over all workers."),
+            ("data_wait_share", "animate4d_train_data_wait_share", "Share of the time rank 0 waited for data."),
         ]
     }
 
