@@ -19,7 +19,6 @@ pytestmark = pytest.mark.ray
 
 def make_actor():
     # Defined inside a function so that Ray sends it by value: workers cannot import test modules.
-    @ray.remote(max_concurrency=2, num_cpus=0)
     class Actor:
         def prepare(self, model, version, threads):
             if version == "die":

@@ -148,7 +148,10 @@ def test_a_clip_goes_by_name_number_or_the_last_part_of_its_name(barrel):
     assert find_clip(asset, "2") == 2
     exported = replace(asset, clips=tuple(replace(clip, name=f"Armature|{clip.name.title()}") for clip in asset.clips))
     assert find_clip(exported, names[2].upper()) == 2
-    with pytest.raises(AssetError, match="Armature"):
+    named = ("Rig|Fox_Gallop_Jump", "Rig|Fox_Gallop", "Rig|Fox_Run", "Rig|Run")
+    exported = replace(asset, clips=tuple(replace(asset.clips[0], name=name) for name in named))
+    assert [find_clip(exported, wanted) for wanted in ("jump", "gallop", "run", "Fox_Run")] == [0, 1, 3, 2]
+    with pytest.raises(AssetError, match="Fox_Gallop_Jump"):
         find_clip(exported, "moonwalk")
     with pytest.raises(AssetError, match="has no animation"):
         find_clip(replace(asset, clips=()), None)

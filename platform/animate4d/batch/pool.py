@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from animate4d.batch.manifest import ManifestRow
-from animate4d.batch.worker import RowWorker
+from animate4d.batch.worker import CONCURRENT_CALLS, RowWorker
 from animate4d.compute.session import require_resources
 from animate4d.core.errors import ClusterError, ModelError
 
@@ -165,7 +165,9 @@ class Pool:
 
     def _start(self) -> _Slot:
         plan = self._plan
-        actor = RowWorker.options(num_cpus=plan.cpus, num_gpus=plan.gpus).remote()
+        actor_class: Any = ray.remote(RowWorker)
+        options = {"num_cpus": plan.cpus, "num_gpus": plan.gpus, "max_concurrency": CONCURRENT_CALLS}
+        actor = actor_class.options(**options).remote()
         model = None if plan.model is None else str(plan.model)
         return _Slot(actor=actor, call=actor.prepare.remote(model, plan.version, max(1, int(plan.cpus))))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -13,13 +14,14 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 class Progress:
-    """Counts rows and writes lines; the time left assumes that the rows to come end as often as those so far."""
+    """Counts rows and writes lines; the time left is rows to come times their mean seconds over the workers."""
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
         self._ended = 0
-        self._worked = 0
-        self._start = self._spoke = time.monotonic()
+        self._seconds: list[float] = []
+        self._spoke = time.monotonic()
+        self.workers = 1
 
     def say(self, text: str) -> None:
         """Write one line; control characters of a prompt or path cannot move the cursor or fake a line."""
@@ -30,7 +32,6 @@ class Progress:
     def row(self, result: RowResult) -> None:
         """Write how a row ended."""
         self._ended += 1
-        self._worked += result.attempts > 0
         head = f"[{self._ended}/{self._rows}] {result.state:<7} {result.row.id}"
         if result.state != "done":
             self.say(f"{head}: {result.message}")
@@ -38,6 +39,7 @@ class Progress:
         if not result.attempts:
             return
         seconds = sum(result.receipt["seconds"].values())
+        self._seconds.append(seconds)
         truth = result.receipt["truth"]
         quality = f"outline overlap {result.receipt['fit']['mask_iou']:.0%}"
         if truth is not None and truth["ratio"] is not None:
@@ -65,7 +67,7 @@ class Progress:
 
     def _left(self) -> str:
         remaining = self._rows - self._ended
-        if not remaining or not self._worked:
+        if not remaining or not self._seconds:
             return ""
-        seconds = (time.monotonic() - self._start) / self._worked * remaining
+        seconds = sum(self._seconds) / len(self._seconds) * math.ceil(remaining / self.workers)
         return f", about {seconds:.0f} s left" if seconds < 100 else f", about {seconds / 60:.0f} min left"

@@ -153,6 +153,7 @@ class _Batch:
                 retries=self.config.retries,
                 row_seconds=self.config.row_minutes * 60,
             )
+            self.progress.workers = workers
             self.progress.say(f"animating {len(rows)} objects, {workers} at once")
             with contextlib.closing(Pool(plan, self.out)) as pool:
                 for event in pool.run(rows):

@@ -10,15 +10,15 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from animate4d.core.errors import UserError
 from animate4d.pipeline.config import Request
 
+CONCURRENT_CALLS = 2
+"""`stage` answers while `animate` runs."""
 
-@ray.remote(max_restarts=0, max_concurrency=2)
+
 class RowWorker:
-    """Animates objects; `stage` answers while `animate` runs, hence two concurrent calls."""
+    """Animates objects, as an actor of `batch.pool`."""
 
     def __init__(self) -> None:
         self._model: Any = None

@@ -6,6 +6,7 @@ Cancellation is cooperative: it is looked for between stages and at every tick o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -113,7 +114,8 @@ class _Target:
 def find_clip(asset: Asset, wanted: str | None) -> int:
     """Return the number of the clip to fit: the first one, or that of a name or number.
 
-    Exporters write "Armature|Gallop"; the last part alone, in any case, will do where it names one clip.
+    Exporters write "Armature|Gallop" or "Armature|Fox_Gallop"; the last part alone, in any case, will do where it names
+    one clip.
 
     Raises:
         AssetError: the asset has no animation, or none of that name.
@@ -123,9 +125,11 @@ def find_clip(asset: Asset, wanted: str | None) -> int:
     if wanted is None:
         return 0
     if wanted not in [clip.name for clip in asset.clips]:
-        last = [clip.name.rpartition("|")[2].lower() for clip in asset.clips]
-        if last.count(wanted.lower()) == 1:
-            return last.index(wanted.lower())
+        for separators in (r"\|", r"[|_ .:-]"):
+            ending = re.compile(rf"(?:.*{separators})?{re.escape(wanted)}", re.IGNORECASE)
+            matches = [number for number, clip in enumerate(asset.clips) if ending.fullmatch(clip.name)]
+            if len(matches) == 1:
+                return matches[0]
     return asset.clip_number(wanted)
 
 
@@ -179,16 +183,17 @@ class _Animation:
 
     def _load(self) -> tuple[Asset, Mesh, int | None]:
         request = self.request
-        asset, clip = load_asset(request.asset), None
+        asset = load_asset(request.asset)
         if asset.mesh is None:
             raise AssetError(
                 f"{request.asset.name}: splat assets cannot be animated yet: a mesh is needed (GLB, OBJ or PLY)"
             )
-        if request.video == "ground-truth":
-            clip = find_clip(asset, request.clip)
-            asset = asset.posed(clip, 0.0)
-            assert asset.mesh is not None
-        return asset, asset.mesh, clip
+        if request.video == "generated":
+            return asset, asset.mesh, None
+        clip = find_clip(asset, request.clip)
+        posed = asset.posed(clip, 0.0)
+        assert posed.mesh is not None
+        return posed, posed.mesh, clip
 
     def _generated(self, mesh: Mesh) -> _Target:
         with self._stage("views"):

@@ -88,7 +88,7 @@ def write_receipt(
     model_version: str,
     clock: StageClock,
     fit: dict[str, Any],
-    truth: dict[str, float] | None,
+    truth: dict[str, float | None] | None,
     warnings: list[str],
 ) -> dict[str, Any]:
     """Write `receipt.json` as the last file of a result folder and return its content."""
