@@ -29,8 +29,8 @@ class TrainConfig:
     data: Path
     """Folder of shards that `jobs/build_shards.py` wrote."""
     out: Path = Path("runs/train")
-    """Run folder: checkpoints/, metrics.jsonl, samples/, model/. All nodes must see it under the same path. Under `ray job
-    submit --working-dir`, a relative path lies below $ANIMATE4D_HOME, else ~/animate4d: the job's folder is temporary."""
+    """Run folder: checkpoints/, metrics.jsonl, samples/, model/. All nodes must see it under the same path. Under
+    `ray job submit --working-dir` a relative path lies below $ANIMATE4D_HOME, else ~/animate4d."""
     preset: Preset = "smoke"
     """Network and recipe: smoke (minutes on 2 CPU cores), small (an hour on one GPU), paper (the papers' numbers)."""
     init: Path | None = None
@@ -53,7 +53,7 @@ class TrainConfig:
     position: float | None = None
     """Weight of the track position loss, paper 001 eq. 5 (10); 0 switches it off."""
     flow: float | None = None
-    """Weight of the warp head's flow loss (smoke and small 1)."""
+    """Weight of the warp head's flow loss; default the preset's."""
 
     workers: int = 1
     """Ray Train workers; each takes one GPU where the cluster has GPUs, else `threads` CPU threads."""
