@@ -63,9 +63,7 @@ def save_snapshot(
     group.barrier()
     engine.save_checkpoint(str(partial), tag=TAG, save_latest=False)
     save_file(random_states(generator), partial / f"rank-{group.rank:02d}.safetensors")
-    write_json(
-        partial / f"rank-{group.rank:02d}.json", {"step": step, "cursor": asdict(cursor)}
-    )
+    write_json(partial / f"rank-{group.rank:02d}.json", {"step": step, "cursor": asdict(cursor)})
     if group.rank == 0:
         weights = engine.module.model.state_dict()
         save_file({name: plain(tensor) for name, tensor in weights.items()}, partial / "model.safetensors")
