@@ -131,6 +131,6 @@ def test_real_animals_keep_most_of_their_motion(real_assets, name, clip):
     video, _, vertices = render_clip(asset, number, times, Rig(), 128)
     result = fit_motion(asset.mesh, video, default())
     error = vertex_error(result.motion.apply(asset.mesh.vertices), vertices)
-    # the gate is 0.5; these three reached 0.10 to 0.13
+    # the gate is 0.5; these three reached 0.10 to 0.16
     assert error.ratio < 0.3, error
     assert smoke().splats < default().splats

@@ -63,7 +63,7 @@ class FitConfig:
 
 
 def default() -> FitConfig:
-    """Return the settings that recover most of the true motion of rigged models (about half a CPU minute)."""
+    """Return the settings that recover most of the true motion of rigged models (about 20 CPU seconds)."""
     return FitConfig()
 
 
