@@ -13,7 +13,7 @@ from animate4d.core.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerateObjectsConfig:
-    """Write animated, textured, articulated objects as skinned GLBs, with captions; everything follows from the seed."""
+    """Write animated, textured, articulated objects as skinned GLBs, with captions."""
 
     out: Annotated[Path, tyro.conf.Positional]
     """Folder for the GLBs and captions.csv."""

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from animate4d.core.errors import ModelError
+from animate4d.io.atomic import write_bytes
 from animate4d.models.card import model_card
 from animate4d.models.codec import make_codec
 from animate4d.models.config import MVVDMConfig
@@ -138,14 +139,12 @@ class MVVDM(nn.Module):
         """
         folder.mkdir(parents=True, exist_ok=True)
         kept = {name: value for name, value in self.state_dict().items() if not name.startswith(FROZEN_PARTS)}
-        save_file(
-            {
-                name: (value.half() if half and value.is_floating_point() else value).contiguous().cpu()
-                for name, value in kept.items()
-            },
-            folder / WEIGHTS_FILE,
-            metadata={"format": "pt"},
-        )
+        stored = {
+            name: (value.half() if half and value.is_floating_point() else value).contiguous().cpu()
+            for name, value in kept.items()
+        }
+        # Not save_file: its files are readable by their owner alone, which an MLflow server may not be.
+        write_bytes(folder / WEIGHTS_FILE, save(stored, metadata={"format": "pt"}))
         if isinstance(self.text, WordTableEncoder):
             (folder / WORDS_FILE).write_text(json.dumps(self.text.words) + "\n")
         (folder / CONFIG_FILE).write_text(json.dumps(self.config.to_json(), indent=1) + "\n")
