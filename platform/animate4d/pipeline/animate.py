@@ -24,7 +24,7 @@ from animate4d.core.mesh import Mesh
 from animate4d.core.motion import GraphMotion
 from animate4d.export.glb import write_animated_glb
 from animate4d.export.splats import write_splats
-from animate4d.fourd.config import default, smoke
+from animate4d.fourd.config import default, led_by_flow, smoke
 from animate4d.fourd.fit import FitResult, fit_motion
 from animate4d.io.atomic import atomic_folder
 from animate4d.metrics.motion import vertex_error
@@ -104,10 +104,11 @@ def animate(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Target:
-    """The video to fit, flow to its first frame where the model gives it, and the true motion where it is known."""
+    """The video to fit; its flow to frame 0 and how far to trust it, where the model gives them; the true motion."""
 
     video: MultiViewVideo
     flow: np.ndarray | None = None
+    flow_weight: np.ndarray | None = None
     vertices: np.ndarray | None = None
 
 
@@ -157,8 +158,19 @@ class _Animation:
         with self._stage("fit"):
             tick = self._ticks("fit")
             config = replace(FIT_PRESETS[self.request.options.fit](), seed=self.request.seed % 2**32)
-            fit = fit_motion(mesh, target.video, config, flow=target.flow, progress=lambda share, _text: tick(share))
+            if target.flow is not None:
+                config = led_by_flow(config)
+            fit = fit_motion(
+                mesh,
+                target.video,
+                config,
+                flow=target.flow,
+                flow_weight=target.flow_weight,
+                progress=lambda share, _text: tick(share),
+            )
             motion = _scaled(fit.motion, self.request.options.strength)
+            if self.request.video == "generated":
+                motion = _closed(motion)
             poses = motion.apply(mesh.vertices)
         with self._stage("export"):
             write_animated_glb(asset, motion, self.folder / "animated.glb", name=self._animation_name(asset, clip))
@@ -218,7 +230,8 @@ class _Animation:
                 intrinsics=self.rig.intrinsics(VIEW_PX),
                 times=made.times,
             )
-        return _Target(video=video, flow=made.flow)
+        weight = None if made.flow is None else _shrunk(made.alpha, made.flow.shape[2])
+        return _Target(video=video, flow=made.flow, flow_weight=weight)
 
     def _ground_truth(self, asset: Asset, clip: int | None) -> _Target:
         assert clip is not None
@@ -267,6 +280,24 @@ def _scaled(motion: GraphMotion, strength: float) -> GraphMotion:
         return motion
     factor = np.float32(strength)
     return replace(motion, rotations=motion.rotations * factor, translations=motion.translations * factor)
+
+
+def _closed(motion: GraphMotion) -> GraphMotion:
+    """Return to frame 0 at the end: clips are trained as loops whose last frame leads into the first."""
+    rest = np.zeros_like(motion.rotations[:1])
+    return replace(
+        motion,
+        rotations=np.concatenate([motion.rotations, rest]),
+        translations=np.concatenate([motion.translations, rest]),
+        times=np.append(motion.times, 2 * motion.times[-1] - motion.times[-2]),
+    )
+
+
+def _shrunk(alpha: np.ndarray, size: int) -> np.ndarray:
+    """Average `[V, T, H, W]` uint8 coverage down to `[V, T, size, size]` in [0, 1]."""
+    factor = alpha.shape[2] // size
+    cells = alpha.reshape(*alpha.shape[:2], size, factor, size, factor)
+    return cells.mean((3, 5), dtype=np.float32) / 255
 
 
 def _fit_report(fit: FitResult) -> dict[str, Any]:
