@@ -176,9 +176,13 @@ def test_flow_loss_is_the_l1_inside_as_a_share_of_each_clips_motion():
     assert flow_loss(flow, target, weight * 0) == 0
 
 
-def test_gate_loss_is_least_where_the_gate_shows_coverage():
-    mask = (torch.rand(1, 2, 3, 1, 8, 8) > 0.5).float()
-    right = gate_loss((mask - 0.5) * 20, mask)
-    assert right < 1e-3 < gate_loss(torch.zeros_like(mask), mask) < gate_loss((0.5 - mask) * 20, mask)
-    finer = mask.repeat_interleave(2, -1).repeat_interleave(2, -2)
-    assert gate_loss((mask - 0.5) * 20, finer) == right
+def test_gate_loss_is_least_where_the_gate_shows_the_object_grown_by_one():
+    mask, grown = torch.zeros(1, 2, 3, 1, 8, 8), torch.zeros(1, 2, 3, 1, 8, 8)
+    mask[..., 3:5, 2], grown[..., 2:6, 1:4] = 1, 1
+    right = gate_loss((grown - 0.5) * 20, mask)
+    assert right < 1e-3 < gate_loss((mask - 0.5) * 20, mask)
+    assert gate_loss(torch.zeros_like(mask), mask) < gate_loss((0.5 - grown) * 20, mask)
+    finer = torch.zeros(1, 2, 3, 1, 16, 16)
+    finer[..., 6:10, 5] = 0.5
+    finer[..., 7, 4] = finer[..., 9, 5] = 1
+    assert gate_loss((grown - 0.5) * 20, (finer > 0).float()) == right

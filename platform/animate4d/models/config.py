@@ -75,6 +75,8 @@ class MVVDMConfig:
     """Width of text states."""
     image_tokens: int = 0
     """Image-prompt tokens per view (IP-Adapter); 0 leaves that branch out."""
+    image_path: str | None = None
+    """Local folder of the CLIP vision model behind image tokens."""
     image_embed_dim: int = 1024
     """Width of the image encoder's embedding behind the image-prompt tokens."""
     tap: str = "up_blocks.1"

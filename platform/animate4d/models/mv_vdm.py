@@ -19,13 +19,14 @@ from animate4d.io.atomic import write_bytes
 from animate4d.models.card import model_card
 from animate4d.models.codec import make_codec
 from animate4d.models.config import MVVDMConfig
+from animate4d.models.image import make_image_encoder
 from animate4d.models.text import TextStates, WordTableEncoder, make_text_encoder
 from animate4d.models.unet import MultiViewUNetMotionModel
 from animate4d.models.vocabulary import WORDS
 from animate4d.models.warp import split_head, warp_first_frame
 
 CONFIG_FILE, WEIGHTS_FILE, WORDS_FILE, CARD_FILE = "config.json", "model.safetensors", "words.json", "README.md"
-FROZEN_PARTS = ("codec.", "text.model.")
+FROZEN_PARTS = ("codec.", "text.model.", "image.")
 """Pretrained parts that stay in their own folders and are not copied into a model folder."""
 
 
@@ -56,6 +57,7 @@ class MVVDM(nn.Module):
         self.config = config
         self.codec = make_codec(config)
         self.text = make_text_encoder(config, words)
+        self.image = make_image_encoder(config)
         inputs = config.latent_channels * (2 if config.concat_first_frame else 1)
         outputs = 3 * config.flow_cells**2 if config.head == "warp" else config.latent_channels
         self.unet = MultiViewUNetMotionModel(config, in_channels=inputs, out_channels=outputs)
@@ -76,6 +78,10 @@ class MVVDM(nn.Module):
     def embed_text(self, captions: Sequence[str]) -> TextStates:
         """Encode captions; "" is the unconditional caption."""
         return self.text(captions)
+
+    def embed_image(self, frames: torch.Tensor) -> torch.Tensor | None:
+        """Encode frame 0 `[B, V, 3, H, W]` in [-1, 1] for the image tokens; None if the network has none."""
+        return None if self.image is None else self.image(frames)
 
     def forward(
         self,

@@ -7,7 +7,14 @@ of a map of w cells and 2 x / W - 1 in normalised coordinates, whatever the map'
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, grid_sample, huber_loss, normalize
+from torch.nn.functional import (
+    avg_pool2d,
+    binary_cross_entropy_with_logits,
+    grid_sample,
+    huber_loss,
+    max_pool2d,
+    normalize,
+)
 
 TEMPERATURE = 0.07
 """Soft-argmax temperature; colder ones lose the gradient when the peak is wrong (measured on shifted random maps)."""
@@ -169,7 +176,9 @@ def flow_loss(flow: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) ->
 def gate_loss(gate: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of gate logits `[B, V, T, 1, h, w]` against coverage `[B, V, T, 1, H, W]`, after the first frame.
 
-    Without it the network fades moving parts out where its flow is unsure.
+    The target is the object grown by one sample of the gate's map: the gate removes what is left at the old place; the
+    edge itself comes from the moved picture, at its resolution.
     """
-    coverage = avg_pool2d(mask[:, :, 1:].flatten(0, 2), mask.shape[-1] // gate.shape[-1])
-    return binary_cross_entropy_with_logits(gate[:, :, 1:].flatten(0, 2), coverage.to(gate.dtype))
+    coverage = max_pool2d(mask[:, :, 1:].flatten(0, 2), mask.shape[-1] // gate.shape[-1])
+    grown = max_pool2d(coverage, 3, stride=1, padding=1)
+    return binary_cross_entropy_with_logits(gate[:, :, 1:].flatten(0, 2), grown.to(gate.dtype))

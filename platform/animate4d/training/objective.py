@@ -60,6 +60,7 @@ class Objective:
             text=captions,
             frame_index=batch.frame_index,
             first_frame=first,
+            image_embeds=network.embed_image(batch.video[:, :, 0]),
             return_features=self.config.correspondence > 0 or self.config.position > 0,
         )
         terms = self._picture_terms(network, output, batch, clean, noise)

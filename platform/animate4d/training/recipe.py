@@ -19,7 +19,7 @@ class ObjectiveConfig:
     """Extra weight of latent cells the object touches (warp head)."""
     coarse: float = 4.0
     """Weight of the squared error of 4x4-pixel means (warp head)."""
-    flow: float = 0.3
+    flow: float = 0.5
     """Weight of the relative flow error inside the object (warp head)."""
     gate: float = 0.1
     """Weight of the gate's cross-entropy against coverage (warp head)."""

@@ -63,6 +63,7 @@ def generate(model: MVVDM, batch: TrainingBatch) -> torch.Tensor:
             text=text,
             frame_index=batch.frame_index,
             first_frame=first,
+            image_embeds=model.embed_image(batch.video[:, :, 0]),
         )
         predicted = output.x0 if output.x0 is not None else output.epsilon
         latents = scheduler.step(predicted, step, latents).prev_sample

@@ -16,8 +16,11 @@ from torch.nn.functional import interpolate
 from animate4d.core.cameras import Rig
 from animate4d.core.clip import GREY
 from animate4d.core.errors import ConfigError
-from animate4d.models.mv_vdm import MVVDM, MVVDMOutput
+from animate4d.models.mv_vdm import MVVDM, MVVDMOutput, make_scheduler
 from animate4d.models.warp import enlarge, warp_first_frame
+
+GATE_SHARPNESS = 3.0
+"""Factor on gate logits in the final picture: a decision instead of a fade; costs 0.14 dB, keeps objects opaque."""
 
 FRAMES_PER_SECOND = 8.0
 """Frame rate of generated clips (16 frames of 2 seconds in papers 001 and 002)."""
@@ -79,7 +82,8 @@ def generate_video(
     output = sampler.run(seed, config.sample_steps if steps is None else steps, progress)
     if output.flow is None or output.gate is None:
         return _from_latents(model, output, first_frames)
-    return _from_flow(output.flow[0], output.gate[0].sigmoid(), first_frames, pictures, coverage)
+    gate = (GATE_SHARPNESS * output.gate[0]).sigmoid()
+    return _from_flow(output.flow[0], gate, first_frames, pictures, coverage)
 
 
 class _Sampler:
@@ -88,9 +92,15 @@ class _Sampler:
     def __init__(self, model: MVVDM, pictures: torch.Tensor, rig: Rig, prompt: str, guidance: float) -> None:
         self.model, self.guidance = model, guidance
         self.device = pictures.device
+        # Its own scheduler, because timesteps are state and a served model answers several requests.
+        self.scheduler = make_scheduler(model.config)
         with torch.no_grad():
             self.first = model.encode(pictures[None])
-            self.texts = [model.embed_text([prompt])] + ([model.embed_text([""])] if guidance != 1 else [])
+            image = model.embed_image(pictures[None])
+            self.prompts = [(model.embed_text([prompt]), image)]
+            if guidance != 1:
+                # IP-Adapter's unconditional half: no image is an embedding of zeros, before the projection.
+                self.prompts.append((model.embed_text([""]), None if image is None else torch.zeros_like(image)))
         self.camera = torch.tensor(rig.camera_to_world(), dtype=torch.float32, device=self.device)[None]
         self.frame_index = torch.arange(model.config.frames, device=self.device)[None]
 
@@ -101,12 +111,12 @@ class _Sampler:
         batch, views, *cell = self.first.shape
         noise = torch.randn((batch, views, self.model.config.frames, *cell), generator=generator)
         latents = noise.to(self.device)
-        self.model.scheduler.set_timesteps(steps)
-        for done, timestep in enumerate(self.model.scheduler.timesteps, start=1):
+        self.scheduler.set_timesteps(steps)
+        for done, timestep in enumerate(self.scheduler.timesteps, start=1):
             latents[:, :, 0] = self.first
             output = self.predict(latents, int(timestep))
             predicted = output.epsilon if output.x0 is None else output.x0
-            latents = self.model.scheduler.step(predicted, int(timestep), latents).prev_sample
+            latents = self.scheduler.step(predicted, int(timestep), latents).prev_sample
             if progress is not None:
                 progress(done, steps)
         latents[:, :, 0] = self.first
@@ -123,8 +133,9 @@ class _Sampler:
                 text=text,
                 frame_index=self.frame_index,
                 first_frame=self.first,
+                image_embeds=image,
             )
-            for text in self.texts
+            for text, image in self.prompts
         ]
         if len(outputs) == 1:
             return outputs[0]
