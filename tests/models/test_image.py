@@ -12,7 +12,7 @@ from animate4d.models.mv_vdm import MVVDM
 
 
 def test_grey_becomes_clips_known_mean():
-    pixels = clip_pixels(torch.zeros(1, 3, 8, 8), 16)
+    pixels = clip_pixels(torch.full((1, 3, 8, 8), 127 / 127.5 - 1), 16)
     assert pixels.shape == (1, 3, 16, 16)
     assert pixels.mean().item() == pytest.approx(0.180, abs=2e-3)
 

@@ -13,7 +13,7 @@ from animate4d.models.config import MVVDMConfig
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-"""Colour statistics CLIP was trained with; a grey of 0.5 becomes 0.180 on average."""
+"""Colour statistics CLIP was trained with; a grey of 127/255 becomes 0.180 on average."""
 
 
 class CLIPImageEncoder(nn.Module):
