@@ -15,7 +15,7 @@ from animate4d.core.errors import ConfigError
 class GenerateObjectsConfig:
     """Write animated, textured, articulated objects as skinned GLBs, with captions."""
 
-    out: Annotated[Path, tyro.conf.Positional]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder for the GLBs and captions.csv."""
 
     count: int = 24

@@ -16,7 +16,7 @@ from animate4d.pipeline.config import AnimateOptions
 class AnimateBatchConfig:
     """Animate every row of a manifest; running the same command again does only what is missing."""
 
-    manifest: tyro.conf.Positional[Path]
+    manifest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]
     """CSV with columns asset,prompt and optionally id, seed, video, clip, frames, fit, strength, guidance, steps."""
 
     out: Path = Path("out/batch")

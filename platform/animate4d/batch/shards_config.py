@@ -16,7 +16,7 @@ from animate4d.pipeline.clip_options import ClipOptions
 class BuildShardsConfig:
     """Render every clip of every asset into WebDataset shards; running the same command again does what is missing."""
 
-    assets: Annotated[Path, tyro.conf.Positional]
+    assets: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ASSETS")]
     """Folder of .glb and .gltf files (searched below, too), or one file."""
 
     out: Path = Path("out/shards")

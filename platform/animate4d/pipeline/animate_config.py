@@ -15,10 +15,10 @@ from animate4d.pipeline.config import AnimateOptions, Request
 class AnimateConfig:
     """Animate one 3D model from a sentence: `animate4d animate model.glb "a fox running" --out out/fox`."""
 
-    asset: Annotated[Path, tyro.conf.Positional]
+    asset: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ASSET")]
     """A 3D file: GLB, glTF, OBJ or mesh PLY."""
 
-    prompt: Annotated[str, tyro.conf.Positional] = ""
+    prompt: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")] = ""
     """What it should do; may be left out with --video ground-truth."""
 
     out: Path = Path("out/animation")
