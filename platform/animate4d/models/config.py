@@ -181,7 +181,10 @@ class MVVDMConfig:
                 f"model config has unknown fields {', '.join(unknown)}: made by another version of animate4d?"
             )
         try:
-            return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+            values: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
+            }
+            return cls(**values)
         except TypeError as error:
             raise ModelError(f"model config is incomplete: {error}") from error
 

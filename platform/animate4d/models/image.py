@@ -32,7 +32,7 @@ class CLIPImageEncoder(nn.Module):
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         """Turn `[..., 3, H, W]` frames in [-1, 1] into embeddings `[..., e]`."""
-        pixels = clip_pixels(frames.flatten(0, -4), self.model.config.image_size)
+        pixels = clip_pixels(frames.flatten(0, -4), int(str(self.model.config.image_size)))
         with torch.no_grad():
             embeds = self.model(pixels.to(self.model.dtype)).image_embeds
         return embeds.unflatten(0, frames.shape[:-3])

@@ -58,7 +58,9 @@ class SpatioTemporalAttention(Attention):
         self.to_out_sp = nn.Linear(channels, channels)
         self.mix_factor = nn.Parameter(torch.zeros(1))
 
-    def forward(self, tokens: torch.Tensor, positions: torch.Tensor, frame_index: torch.Tensor) -> torch.Tensor:
+    def forward(  # type: ignore[override]
+        self, tokens: torch.Tensor, positions: torch.Tensor, frame_index: torch.Tensor
+    ) -> torch.Tensor:
         """Attend along time and over space.
 
         Args:
@@ -138,7 +140,9 @@ class SpatioTemporalTransformer(AnimateDiffTransformer3D):
             SpatioTemporalBlock(channels, heads, max_frames, attentions=attentions, ff_mult=ff_mult, spatial=spatial)
         )
 
-    def forward(self, hidden_states: torch.Tensor, views: int, frame_index: torch.Tensor) -> torch.Tensor:
+    def forward(  # type: ignore[override]
+        self, hidden_states: torch.Tensor, views: int, frame_index: torch.Tensor
+    ) -> torch.Tensor:
         """Mix `[(b n f), c, h, w]` features over time, views and positions; `frame_index` is `[b, f]`."""
         samples, frames = frame_index.shape
         rows, channels, height, width = hidden_states.shape
