@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
 
 
 def generate(config: GenerateObjectsConfig) -> int:
-    """Write procedural objects; returns the exit code."""
+    """Write procedural objects and rig still ones; returns 1 when a still one could not be rigged, else 0."""
     from animate4d.assets.procedural import generate_objects
+    from animate4d.assets.rigging import animate_static
+    from animate4d.core.errors import AssetError
 
     paths = generate_objects(
         config.out,
@@ -24,8 +27,19 @@ def generate(config: GenerateObjectsConfig) -> int:
         families=config.families or None,
         clips_per_object=config.clips,
     )
-    print(f"{len(paths)} objects and captions.csv in {config.out}")
-    return 0
+    still = sorted(config.rig.rglob("*.glb")) if config.rig is not None else []
+    failed = 0
+    with open(config.out / "captions.csv", "a", newline="") as stream:
+        for path in still:
+            try:
+                rows = animate_static(path, config.out / path.name, seed=config.seed, clips=config.clips)
+            except AssetError as error:
+                print(f"not rigged: {error}", file=sys.stderr)
+                failed += 1
+                continue
+            csv.writer(stream, lineterminator="\n").writerows(rows)
+    print(f"{len(paths)} generated and {len(still) - failed} rigged objects, and captions.csv, in {config.out}")
+    return 1 if failed else 0
 
 
 def train(config: TrainConfig) -> int:

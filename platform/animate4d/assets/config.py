@@ -30,6 +30,11 @@ class GenerateObjectsConfig:
     families: tuple[str, ...] = ()
     """Only these families; unset: all."""
 
+    rig: Path | None = None
+    """Folder of still GLBs: each gets a spine and whole-body clips (bounce, bend, sway, ...), and joins the others."""
+
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ConfigError(f"count is {self.count}: give a whole number >= 1")
+        if self.rig is not None and not self.rig.is_dir():
+            raise ConfigError(f"rig is {self.rig}: there is no such folder")
