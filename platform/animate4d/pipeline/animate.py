@@ -230,8 +230,7 @@ class _Animation:
                 intrinsics=self.rig.intrinsics(VIEW_PX),
                 times=made.times,
             )
-        weight = None if made.flow is None else _shrunk(made.alpha, made.flow.shape[2])
-        return _Target(video=video, flow=made.flow, flow_weight=weight)
+        return _Target(video=video, flow=made.flow, flow_weight=made.flow_weight)
 
     def _ground_truth(self, asset: Asset, clip: int | None) -> _Target:
         assert clip is not None
@@ -291,13 +290,6 @@ def _closed(motion: GraphMotion) -> GraphMotion:
         translations=np.concatenate([motion.translations, rest]),
         times=np.append(motion.times, 2 * motion.times[-1] - motion.times[-2]),
     )
-
-
-def _shrunk(alpha: np.ndarray, size: int) -> np.ndarray:
-    """Average `[V, T, H, W]` uint8 coverage down to `[V, T, size, size]` in [0, 1]."""
-    factor = alpha.shape[2] // size
-    cells = alpha.reshape(*alpha.shape[:2], size, factor, size, factor)
-    return cells.mean((3, 5), dtype=np.float32) / 255
 
 
 def _fit_report(fit: FitResult) -> dict[str, Any]:
