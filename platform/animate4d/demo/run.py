@@ -32,8 +32,8 @@ HELD_OUT_SEED = 990_000
 PROMPTS = (
     ("barrel", "a {} bouncing"),
     ("tree", "a {} swaying"),
-    ("dog", "a {} walking"),
-    ("box", "a {} opening"),
+    ("lamp", "a {} bending"),
+    ("mushroom", "a {} stretching wildly"),
 )
 """Family and sentence of the four generated objects that are animated."""
 
