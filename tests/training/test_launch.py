@@ -195,12 +195,12 @@ def test_a_folder_without_shards_is_refused(tmp_path):
 
 def test_resume_refuses_other_settings_and_says_which(tmp_path, empty_shards):
     with_checkpoint(TrainConfig(data=empty_shards, out=tmp_path / "run"), 5)
-    changed = TrainConfig(data=empty_shards, out=tmp_path / "run", resume=True, seed=4, flow=0.5)
+    changed = TrainConfig(data=empty_shards, out=tmp_path / "run", resume=True, seed=4, flow=0.75)
     with pytest.raises(ConfigError) as caught:
         train(changed)
     assert "seed (checkpoint 0, now 4)" in str(caught.value)
     assert "recipe.objective.flow (checkpoint" in str(caught.value)
-    assert "now 0.5)" in str(caught.value)
+    assert "now 0.75)" in str(caught.value)
 
 
 def test_resume_refuses_another_number_of_workers(tmp_path, empty_shards):
