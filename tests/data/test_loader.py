@@ -174,3 +174,12 @@ def test_a_batch_costs_far_less_than_a_training_step(tmp_path, write_shards):
         costs.append(time.process_time() - began)
     # Measured 28 ms; a smoke training step is about 300 ms.
     assert np.median(costs) < 0.15
+
+
+def test_only_kept_clips_are_trained_on(folder, tmp_path):
+    keys = ("disc-00000001-00-00000", "disc-00000004-00-00000")
+    (tmp_path / "keep.txt").write_text("\n".join(keys))
+    batches = take(open_stream(config(folder, keep=tmp_path / "keep.txt", batch_size=2)), Cursor(), 2)
+    assert {name for batch, _cursor in batches for name in batch.sample_ids} == {
+        f"{key}/{group}" for key in keys for group in (0, 1)
+    }

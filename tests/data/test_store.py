@@ -104,3 +104,34 @@ def test_shard_replaced_by_another_one_of_equal_size_is_noticed(tmp_path, write_
     with pytest.raises(ShardError) as error:
         ShardStore(folder).read(0, ["meta.json"])
     one_line(error, "shard-000000.tar", "differ")
+
+
+@pytest.mark.parametrize("cache", [0, BIG])
+def test_a_keep_list_hides_the_other_samples(tmp_path, write_shards, cache):
+    folder = write_shards(tmp_path / "s", 5, per_shard=2, frames=2, views=2)
+    stored = ShardStore(folder).keys
+    keep = tmp_path / "keep.txt"
+    keep.write_text(f"# two of five\n{stored[4]}\n\n{stored[1]}  # the second\n")
+    store = ShardStore(folder, cache_bytes=cache, keep=keep)
+    assert store.keys == (stored[1], stored[4])
+    for number, key in enumerate(store.keys):
+        assert f'"{key}"'.encode() in store.read(number, ["meta.json"])["meta.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [("# nothing\n", ("keep.txt", "keeps no sample")), ("\nfox-00\n", ("keep.txt line 2", "no sample fox-00"))],
+)
+def test_a_keep_list_of_other_shards_is_refused(tmp_path, write_shards, text, parts):
+    folder = write_shards(tmp_path / "s", 2, frames=2, views=2)
+    (tmp_path / "keep.txt").write_text(text)
+    with pytest.raises(ShardError) as error:
+        ShardStore(folder, keep=tmp_path / "keep.txt")
+    one_line(error, *parts)
+
+
+def test_a_missing_keep_list_is_named(tmp_path, write_shards):
+    folder = write_shards(tmp_path / "s", 2, frames=2, views=2)
+    with pytest.raises(ShardError) as error:
+        ShardStore(folder, keep=tmp_path / "none.txt")
+    one_line(error, "none.txt", "cannot be read")

@@ -37,7 +37,9 @@ def contact_row(members: dict[str, bytes]) -> tuple[str, list[np.ndarray]]:
     rgba = np.concatenate([video.rgb, video.alpha[..., None]], axis=-1)
     pictures = [composite_grey(picture) for view in rgba for picture in view]
     pictures += [np.full_like(pictures[0], 40)] * (COLUMNS * COLUMNS - len(pictures))
-    return f"{meta.caption}   ({meta.object}: {meta.animation}, motion {meta.motion:.1%})", pictures
+    motion = "" if meta.motion is None else f", motion {meta.motion:.1%}"
+    trust = "" if meta.mask_confidence >= 1 else f", mask confidence {meta.mask_confidence:.2f}"
+    return f"{meta.caption}   ({meta.object}: {meta.animation}{motion}{trust})", pictures
 
 
 def spread(count: int, wanted: int) -> list[int]:

@@ -15,6 +15,8 @@ class DataConfig:
 
     shards: Path
     """Folder of shards with its index.json, as written by jobs/build_shards.py."""
+    keep: Path | None = None
+    """List of the samples to use, one key per line, such as keep.txt by jobs/curate_shards.py; default all."""
     size: int = 64
     """Image side the model sees, pixels; larger shards are averaged down, smaller ones refused."""
     views: int = 4

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,12 @@ from animate4d.io.arrays import pack_arrays, unpack_arrays
 from animate4d.io.images import decode_strip, encode_strip
 
 SCHEMA = 1
+
+KINDS = {"fps": float, "size": int, "id": str, "caption": str, "source_url": str, "mask_confidence": float}
+"""What numbers and words of `meta.json` are read as."""
+
+MEASURED = ("motion", "magnitude")
+"""Numbers of `meta.json` that may be null: not every source tells them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +45,11 @@ class ClipMeta:
         size: height and width in pixels.
         source_sha256: of the asset file.
         generator: program and version that rendered it.
-        motion: mean vertex displacement over the clip, as a share of the bounding-sphere diameter.
+        motion: mean vertex displacement over the clip, as a share of the bounding-sphere diameter; None where only
+            videos are known.
+        magnitude: Diffusion4D's motion magnitude of the stored pictures (`metrics.magnitude`), None if not measured.
+        source_url: where the object came from, with its own licence; empty where unknown.
+        mask_confidence: how far the alpha can be trusted: 1 where it was rendered, less where it was derived.
     """
 
     schema: int = SCHEMA
@@ -55,7 +65,10 @@ class ClipMeta:
     size: int
     source_sha256: str
     generator: str
-    motion: float
+    motion: float | None
+    magnitude: float | None = None
+    source_url: str = ""
+    mask_confidence: float = 1.0
 
     def to_json(self) -> str:
         """Return `meta.json`."""
@@ -129,9 +142,14 @@ def decode_meta(members: Mapping[str, bytes]) -> ClipMeta:
             raise ShardError(f"sample {values.get('id')!r} has schema {values.get('schema')!r}, expected {SCHEMA}")
         for name in ("times", "camera_to_world", "intrinsics"):
             values[name] = np.asarray(values[name], np.float64)
-        for name, kind in (("fps", float), ("motion", float), ("size", int), ("id", str), ("caption", str)):
-            values[name] = kind(values[name])
-        meta = ClipMeta(**{field.name: values[field.name] for field in fields(ClipMeta)})
+        for name, kind in KINDS.items():
+            if name in values:
+                values[name] = kind(values[name])
+        for name in MEASURED:
+            values[name] = None if values.get(name) is None else float(values[name])
+        # Fields with a default came later: shards written before do without them.
+        names = [field.name for field in fields(ClipMeta) if field.name in values or field.default is MISSING]
+        meta = ClipMeta(**{name: values[name] for name in names})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ShardError(f"meta.json is not ours ({type(error).__name__}: {error})") from error
     views = len(meta.camera_to_world)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import tarfile
 import time
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,26 +32,33 @@ class ShardStore:
         keys: sample keys in index order; a sample's place in it is its number.
     """
 
-    def __init__(self, folder: Path, *, cache_bytes: int = 0) -> None:
-        """Open a folder; raises ShardError where index and shards disagree."""
+    def __init__(self, folder: Path, *, cache_bytes: int = 0, keep: Path | None = None) -> None:
+        """Open a folder; raises ShardError where index and shards disagree.
+
+        Args:
+            folder: of the shards.
+            cache_bytes: hold everything in memory where the shards are no larger.
+            keep: a list of the keys to use (see `read_keep_list`); the others are as if they were not there.
+        """
         self.folder = folder
         self._infos = read_index(folder)
-        self.keys = tuple(key for info in self._infos for key in info.keys)
-        if not self.keys:
+        stored = [(key, number) for number, info in enumerate(self._infos) for key in info.keys]
+        if not stored:
             raise ShardError(f"{folder} has no samples in its index: build shards first (jobs/build_shards.py)")
-        twice, count = Counter(self.keys).most_common(1)[0]
+        twice, count = Counter(key for key, _ in stored).most_common(1)[0]
         if count > 1:
             raise ShardError(f"{folder} holds sample {twice} twice: build the shards into an empty folder")
-        self._starts = [0]
+        wanted = dict(stored) if keep is None else read_keep_list(keep, folder, dict(stored))
+        self.keys = tuple(key for key, _ in stored if key in wanted)
+        self._shards = [number for key, number in stored if key in wanted]
         for info in self._infos:
             _check_size(folder, info)
-            self._starts.append(self._starts[-1] + len(info.keys))
         self._offsets: dict[int, dict[str, dict[str, tuple[int, int]]]] = {}
         self._cache: dict[str, dict[str, bytes]] | None = None
         if sum(info.bytes for info in self._infos) <= cache_bytes:
             self._cache = {}
             for info in self._infos:
-                self._cache.update(iterate_shard(folder / info.name, info))
+                self._cache.update(pair for pair in iterate_shard(folder / info.name, info) if pair[0] in wanted)
             self._check_keys(self._cache)
 
     def read(self, sample: int, members: Sequence[str]) -> dict[str, bytes]:
@@ -65,7 +71,7 @@ class ShardStore:
         if self._cache is not None:
             held = self._cache[key]
             return {name: held[name] for name in members if name in held}
-        shard = bisect_right(self._starts, sample) - 1
+        shard = self._shards[sample]
         return _patiently(self.folder / self._infos[shard].name, lambda: self._pick(shard, key, members))
 
     def _pick(self, shard: int, key: str, members: Sequence[str]) -> dict[str, bytes]:
@@ -88,6 +94,26 @@ class ShardStore:
         missing = next((key for key in self.keys if key not in found), None)
         if missing is not None:
             raise ShardError(f"{self.folder}: the index names sample {missing}, which no shard holds: build them again")
+
+
+def read_keep_list(path: Path, folder: Path, stored: Mapping[str, object]) -> frozenset[str]:
+    """Read which samples of a folder to use: one key per line; empty lines and what follows a # are left out.
+
+    Raises:
+        ShardError: unreadable, empty, or it names a sample that the folder does not hold.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ShardError(f"{path}: cannot be read as a list of samples to keep ({error})") from error
+    words = [line.partition("#")[0].strip() for line in lines]
+    for number, key in enumerate(words, start=1):
+        if key and key not in stored:
+            raise ShardError(f"{path} line {number}: {folder} holds no sample {key}: the list is of other shards")
+    kept = frozenset(key for key in words if key)
+    if not kept:
+        raise ShardError(f"{path} keeps no sample of {folder}: curate with milder thresholds")
+    return kept
 
 
 def _check_size(folder: Path, info: ShardInfo) -> None:

@@ -28,6 +28,8 @@ class TrainConfig:
 
     data: Path
     """Folder of shards that `jobs/build_shards.py` wrote."""
+    keep_list: Path | None = None
+    """List of the clips to train on, one key per line, as written by `jobs/curate_shards.py`; default all."""
     out: Path = Path("runs/train")
     """Run folder: checkpoints/, metrics.jsonl, samples/, model/. All nodes must see it under the same path. Under
     `ray job submit --working-dir` a relative path lies below $ANIMATE4D_HOME, else ~/animate4d."""

@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 from animate4d.compute.paths import durable_path, input_path
 from animate4d.compute.session import ray_session
-from animate4d.core.errors import ClusterError, ConfigError, TrainingError
-from animate4d.core.hashing import hash_json
+from animate4d.core.errors import ClusterError, ConfigError, ShardError, TrainingError
+from animate4d.core.hashing import hash_file, hash_json
 from animate4d.io.atomic import write_json, write_text
 from animate4d.io.shards import read_index
 from animate4d.models.config import model_preset
@@ -57,6 +57,7 @@ def train(
     config = replace(
         config,
         data=input_path(config.data),
+        keep_list=config.keep_list and input_path(config.keep_list),
         out=durable_path(config.out),
         init=config.init and input_path(config.init),
     )
@@ -110,9 +111,22 @@ def resolve(config: TrainConfig) -> dict[str, Any]:
             "clips": sum(info.samples for info in infos),
             "shards": len(infos),
             "sha256": hash_json([info.sha256 for info in infos]),
+            **({} if config.keep_list is None else {"keep_list": kept_hash(config.keep_list)}),
         },
         "job": job | {name: getattr(config, name) for name in rhythm},
     }
+
+
+def kept_hash(path: Path) -> str:
+    """Return the sha256 of a list of clips.
+
+    Raises:
+        ShardError: the list cannot be read.
+    """
+    try:
+        return hash_file(path)
+    except OSError as error:
+        raise ShardError(f"keep_list: {path} cannot be read ({error.strerror})") from error
 
 
 def open_run(config: TrainConfig, resolved: dict[str, Any]) -> int:

@@ -29,6 +29,7 @@ def data_config(config: TrainConfig, model: MVVDMConfig) -> DataConfig:
     optimizer = config.recipe().optimizer
     return DataConfig(
         shards=config.data,
+        keep=config.keep_list,
         size=model.image_size,
         views=model.views,
         frames=model.frames,
