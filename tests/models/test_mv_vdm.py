@@ -34,20 +34,19 @@ def run(model: MVVDM, **options: object):
 def test_an_untrained_model_repeats_frame_0_behind_its_gate(tiny):
     latents, output = run(MVVDM(tiny))
     expected = latents[:, :, :1].expand_as(latents) * torch.tensor(3.0).sigmoid()
-    torch.testing.assert_close(output.x0, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(output.prediction, expected, atol=1e-5, rtol=1e-4)
     assert output.flow.shape == (B, 2, 3, 2, 8, 8)
     assert not output.flow.any()
     assert output.gate.shape == (B, 2, 3, 1, 8, 8)
-    assert output.features is None
+    assert output.features == {}
 
 
 def test_epsilon_head_returns_noise_only(tiny):
     config = replace(tiny, head="epsilon", zero_terminal_snr=False, concat_first_frame=False)
-    latents, output = run(MVVDM(config), return_features=True)
-    assert output.epsilon.shape == latents.shape
-    assert output.x0 is None
+    latents, output = run(MVVDM(config), taps=["up_blocks.1"])
+    assert output.prediction.shape == latents.shape
     assert output.flow is None
-    assert output.features.shape == (B, 2, 3, 16, 4, 4)
+    assert output.features["up_blocks.1"].shape == (B, 2, 3, 16, 4, 4)
 
 
 @pytest.mark.parametrize("half", [False, True])

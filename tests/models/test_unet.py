@@ -54,14 +54,13 @@ def test_paper_size_has_the_released_number_of_weights():
 
 
 def test_shapes_and_tap(tiny, shake):
-    output, features = network(tiny, shake)(**inputs(tiny, 8), return_features=True)
+    output, features = network(tiny, shake)(**inputs(tiny, 8), taps=["up_blocks.1", "up_blocks.0.motion_modules.1"])
     assert output.shape == (B, V, F, 6, 4, 4)
-    assert features.shape == (B, V, F, 16, 4, 4)
-    early = replace(tiny, tap="up_blocks.0.motion_modules.1")
-    assert network(early, shake)(**inputs(tiny, 8), return_features=True)[1].shape == (B, V, F, 16, 2, 2)
+    assert features["up_blocks.1"].shape == (B, V, F, 16, 4, 4)
+    assert features["up_blocks.0.motion_modules.1"].shape == (B, V, F, 16, 2, 2)
 
 
-@pytest.mark.parametrize("tap", ["mid_block", "up_blocks.7", "up_blocks.1.motion_modules.9"])
+@pytest.mark.parametrize("tap", ["mid_block.downsamplers", "up_blocks.7", "up_blocks.1.motion_modules.9"])
 def test_unknown_taps_are_refused(tiny, tap: str):
     with pytest.raises(ConfigError, match=r"model\.tap"):
         MultiViewUNetMotionModel(replace(tiny, tap=tap), in_channels=8, out_channels=6)
@@ -111,8 +110,8 @@ def test_checkpointing_changes_memory_not_gradients(tiny, shake):
     unet, given = network(tiny, shake), inputs(tiny, 8)
     gradients = []
     for unet.checkpoint_layers in (False, True):
-        output, features = unet(**given, return_features=True)
-        (output.square().mean() + features.square().mean()).backward()
+        output, features = unet(**given, taps=[tiny.tap])
+        (output.square().mean() + features[tiny.tap].square().mean()).backward()
         gradients.append({name: p.grad.clone() for name, p in unet.named_parameters() if p.grad is not None})
         unet.zero_grad()
     assert gradients[0].keys() == gradients[1].keys()

@@ -83,8 +83,8 @@ def test_every_trained_weight_gets_a_gradient():
 
 def test_epsilon_head_learns_noise_and_tracks():
     torch.manual_seed(0)
-    config = replace(TINY, head="epsilon", zero_terminal_snr=False, first_frame_noise="beta")
-    terms = evaluate(MVVDM(config), sliding_square(config))
+    config = replace(TINY, head="epsilon", zero_terminal_snr=False)
+    terms = evaluate(MVVDM(config), sliding_square(config), ObjectiveConfig(first_frame_noise="beta"))
     assert set(terms) == {"loss", "diffusion", "correspondence", "position"}
     assert terms["diffusion"].item() == pytest.approx(1.0, abs=0.1)
 
@@ -102,7 +102,7 @@ def test_switched_off_track_losses_ask_for_no_features():
             self.module = MVVDM(TINY)
 
         def forward(self, *args, **kwargs):
-            self.asked = kwargs["return_features"]
+            self.asked = kwargs["taps"]
             return self.module(*args, **kwargs)
 
     spy = Spy()

@@ -45,13 +45,18 @@ class MultiViewAttention(nn.Module):
     The nested form is the released network's (paper 002 eq. 2 adds W'_O A' outside of W_O).
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, mv2v: bool = True) -> None:
         super().__init__()
+        self.mv2v = mv2v
+        if not mv2v:
+            return
         self.to_q_i2v = nn.Linear(channels, channels, bias=False)
         self.to_out_i2v = nn.Linear(channels, channels)
 
     def start_from(self, attention: Attention) -> None:
         """Copy the layer's own query into the branch and silence its output."""
+        if not self.mv2v:
+            return
         with torch.no_grad():
             self.to_q_i2v.weight.copy_(attention.to_q.weight)
             self.to_out_i2v.weight.zero_()
@@ -72,6 +77,8 @@ class MultiViewAttention(nn.Module):
         key, value = attn.to_k(tokens), attn.to_v(tokens)
         query = split_heads(attn.to_q(tokens), attn.heads)
         seen = scaled_dot_product_attention(query, split_heads(key, attn.heads), split_heads(value, attn.heads))
+        if not self.mv2v:
+            return views_apart(attn.to_out[1](attn.to_out[0](join_heads(seen))), views, frames)
         # One attention of all frames' queries against frame 0's keys stores those keys once instead of once per frame.
         samples, length = tokens.shape[0] // frames, tokens.shape[1]
         first_key, first_value = (x.view(samples, frames, length, -1)[:, 0] for x in (key, value))

@@ -16,8 +16,8 @@ from animate4d.models.config import MVVDMConfig
 class Codec(Protocol):
     """Frames `[..., 3, H, W]` in [-1, 1] to latents `[..., c, h, w]` and back."""
 
-    def encode(self, frames: torch.Tensor) -> torch.Tensor:
-        """Return latents."""
+    def encode(self, frames: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Return latents; a codec that samples them draws from `generator`."""
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Return frames."""
@@ -30,7 +30,7 @@ class PixelUnshuffleCodec(nn.Module):
         super().__init__()
         self.factor = factor
 
-    def encode(self, frames: torch.Tensor) -> torch.Tensor:
+    def encode(self, frames: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
         """Return latents `[..., 3 * factor^2, H / factor, W / factor]`."""
         return pixel_unshuffle(frames, self.factor)
 
@@ -53,11 +53,11 @@ class KLCodec(nn.Module):
             )
         self.vae = AutoencoderKL.from_pretrained(folder, local_files_only=True).requires_grad_(False)
 
-    def encode(self, frames: torch.Tensor) -> torch.Tensor:
+    def encode(self, frames: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
         """Return scaled posterior samples; one image at a time per leading index to bound memory."""
         flat = frames.flatten(0, -4).to(self.vae.dtype)
         with torch.no_grad():
-            latents = torch.cat([self.vae.encode(image[None]).latent_dist.sample() for image in flat])
+            latents = torch.cat([self.vae.encode(image[None]).latent_dist.sample(generator) for image in flat])
         return (latents * self.vae.config.scaling_factor).unflatten(0, frames.shape[:-3])
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:

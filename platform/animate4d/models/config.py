@@ -1,21 +1,21 @@
-"""What an MV-VDM is made of: one dataclass for every size, and the presets `smoke`, `small` and `paper`.
+"""What an MV-VDM is made of: one dataclass for every size, and the presets `smoke`, `small`, `paper`, `paper_sd21`.
 
-The three presets describe the same network class. `paper` has the widths of the released Animate3D weights (SD-1.5
+All presets describe the same network class. `paper` has the widths of the released Animate3D weights (SD-1.5
 MVDream, AnimateDiff v2, IP-Adapter); `smoke` is small enough to train on two CPU cores and moves frame 0 by a predicted
 flow instead of painting pixels.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from animate4d.core.errors import ConfigError, ModelError
 
-HEADS = ("warp", "epsilon")
+HEADS = ("warp", "epsilon", "v_prediction")
 CODECS = ("pixels", "kl")
 TEXT_ENCODERS = ("words", "clip")
-FIRST_FRAME_NOISE = ("clean", "beta")
+BLENDS = ("attention", "module", "fixed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,8 +46,14 @@ class MVVDMConfig:
     """Per level: whether it has multi-view and text attention besides ResNet blocks and motion modules."""
     layers_per_block: int = 1
     """Layers per encoder level (the decoder has one more)."""
-    heads: int = 2
-    """Attention heads everywhere."""
+    heads: int | tuple[int, ...] = 2
+    """Attention heads of spatial transformers: one number, or one per level."""
+    motion_heads: int = 0
+    """Attention heads of motion modules; 0 takes `heads`, which must then be one number."""
+    linear_projection: bool = False
+    """Whether spatial transformers enter and leave by linear layers (SD 2.1) instead of 1x1 convolutions (SD 1.5)."""
+    mv2v: bool = True
+    """Whether multi-view attention also asks frame 0 of all views (paper 002's MV2V adapter)."""
     norm_groups: int = 8
     """Groups of every group norm; fewer than channels, or the time and camera terms cancel."""
     ff_mult: int = 2
@@ -59,6 +65,9 @@ class MVVDMConfig:
     spatial_levels: tuple[bool, ...] = (False, True)
     """Per level: whether its motion modules have the spatial branch. At the finest level it costs a third of all
     attention and repeats what multi-view attention just did."""
+    blend: str = "attention"
+    """Weight between spatial and temporal branch: "attention" (one learned scalar per attention, as released),
+    "module" (one per motion module, as the papers can be read) or "fixed" (one half, not learned)."""
     max_frames: int = 32
     """Longest clip the temporal encodings allow."""
     io_kernel: int = 1
@@ -80,8 +89,8 @@ class MVVDMConfig:
     image_embed_dim: int = 1024
     """Width of the image encoder's embedding behind the image-prompt tokens."""
     tap: str = "up_blocks.1"
-    """Where tracking features are read: a decoder block's output ("up_blocks.1") or one of its motion modules
-    ("up_blocks.1.motion_modules.2")."""
+    """Where training reads tracking features: a block's output ("up_blocks.1"), one of its layers
+    ("up_blocks.1.motion_modules.2"), or a branch of a motion module (the same with ".temporal" or ".spatial")."""
     train_adapters_only: bool = False
     """Train only MV2V and motion modules, as the papers do on pretrained weights; off, everything trains."""
 
@@ -95,8 +104,8 @@ class MVVDMConfig:
     """Rows shared by words outside the vocabulary."""
 
     head: str = "warp"
-    """Output: "warp" (backward flow and gate applied to frame 0; predicts x0) or "epsilon" (predicts the noise, as
-    published)."""
+    """Output: "warp" (backward flow and gate applied to frame 0; predicts x0), "epsilon" (the noise, as published) or
+    "v_prediction" (the velocity)."""
     flow_size: int = 32
     """Side of the flow and gate maps of the warp head."""
     train_timesteps: int = 1000
@@ -107,8 +116,6 @@ class MVVDMConfig:
     """Last beta of the linear schedule (AnimateDiff v2)."""
     zero_terminal_snr: bool = True
     """Rescale the schedule so that the last step is pure noise; impossible with epsilon prediction."""
-    first_frame_noise: str = "clean"
-    """Frame 0 in training: "clean" (Animate3D) or "beta" (paper 001: noise of standard deviation beta_t is added)."""
     sample_steps: int = 4
     """Default DDIM steps."""
     guidance: float = 1.0
@@ -119,7 +126,7 @@ class MVVDMConfig:
             ("head", self.head, HEADS),
             ("codec", self.codec, CODECS),
             ("text", self.text, TEXT_ENCODERS),
-            ("first_frame_noise", self.first_frame_noise, FIRST_FRAME_NOISE),
+            ("blend", self.blend, BLENDS),
         ):
             if value not in allowed:
                 raise ConfigError(f"model.{name} is {value!r}: expected one of {', '.join(allowed)}")
@@ -130,8 +137,13 @@ class MVVDMConfig:
             raise ConfigError(
                 "model.block_channels, attention_levels and spatial_levels must have the same length, at least 2"
             )
-        if any(channels % self.heads or channels % self.norm_groups for channels in self.block_channels):
-            raise ConfigError("model.block_channels must be multiples of model.heads and of model.norm_groups")
+        if isinstance(self.heads, tuple) and (len(self.heads) != levels or not self.motion_heads):
+            raise ConfigError(f"model.heads is {self.heads}: expected one per level, and motion_heads beside them")
+        counts = zip(self.block_channels, self.level_heads, strict=True)
+        if any(channels % heads or channels % self.temporal_heads for channels, heads in counts) or any(
+            channels % self.norm_groups for channels in self.block_channels
+        ):
+            raise ConfigError("model.block_channels must be multiples of model.heads, motion_heads and norm_groups")
         if any(channels % 4 for channels in self.block_channels):
             raise ConfigError("model.block_channels must be multiples of 4 (2D sine encoding)")
         if not 1 < self.frames <= self.max_frames:
@@ -152,6 +164,16 @@ class MVVDMConfig:
             raise ConfigError(
                 f"model.latent_channels is {self.latent_channels}: codec pixels gives {3 * self.codec_factor**2}"
             )
+
+    @property
+    def level_heads(self) -> tuple[int, ...]:
+        """Attention heads of the spatial transformers of each level."""
+        return self.heads if isinstance(self.heads, tuple) else (self.heads,) * len(self.block_channels)
+
+    @property
+    def temporal_heads(self) -> int:
+        """Attention heads of every motion module."""
+        return self.motion_heads or self.level_heads[0]
 
     @property
     def latent_size(self) -> int:
@@ -242,13 +264,19 @@ def paper() -> MVVDMConfig:
         text_slots=77,
         head="epsilon",
         zero_terminal_snr=False,
-        first_frame_noise="beta",
         sample_steps=25,
         guidance=7.5,
     )
 
 
-PRESETS = {"smoke": smoke, "small": small, "paper": paper}
+def paper_sd21() -> MVVDMConfig:
+    """Return `paper` on Stable Diffusion 2.1 base (MVDream's own default), 1540.03 M parameters, 642.70 M trained."""
+    return replace(
+        paper(), preset="paper_sd21", heads=(5, 10, 20, 20), motion_heads=8, linear_projection=True, text_dim=1024
+    )
+
+
+PRESETS = {"smoke": smoke, "small": small, "paper": paper, "paper_sd21": paper_sd21}
 
 
 def model_preset(name: str) -> MVVDMConfig:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import DDIMScheduler
@@ -25,6 +25,9 @@ from animate4d.models.unet import MultiViewUNetMotionModel
 from animate4d.models.vocabulary import WORDS
 from animate4d.models.warp import split_head, warp_first_frame
 
+if TYPE_CHECKING:
+    from animate4d.models.step_cache import StepCache
+
 CONFIG_FILE, WEIGHTS_FILE, WORDS_FILE, CARD_FILE = "config.json", "model.safetensors", "words.json", "README.md"
 FROZEN_PARTS = ("codec.", "text.model.", "image.")
 """Pretrained parts that stay in their own folders and are not copied into a model folder."""
@@ -35,18 +38,17 @@ class MVVDMOutput:
     """What the network says about a noisy clip.
 
     Attributes:
-        x0: `[B, V, T, c, h, w]` clean latents (head "warp"), else None.
-        epsilon: the same shape, the noise (head "epsilon"), else None.
+        prediction: `[B, V, T, c, h, w]`, what the scheduler's step takes: clean latents (head "warp"), noise
+            ("epsilon") or velocity ("v_prediction").
         flow: `[B, V, T, 2, h, w]` half-image units (head "warp"), else None.
         gate: `[B, V, T, 1, h, w]` logits (head "warp"), else None.
-        features: `[B, V, T, C, h', w']` at the tap, if asked for.
+        features: `[B, V, T, C, h', w']` for each tap that was asked for.
     """
 
-    x0: torch.Tensor | None
-    epsilon: torch.Tensor | None
+    prediction: torch.Tensor
     flow: torch.Tensor | None
     gate: torch.Tensor | None
-    features: torch.Tensor | None
+    features: dict[str, torch.Tensor]
 
 
 class MVVDM(nn.Module):
@@ -67,9 +69,9 @@ class MVVDM(nn.Module):
             self.unet.start_from_scratch()
         self.scheduler = make_scheduler(config)
 
-    def encode(self, video: torch.Tensor) -> torch.Tensor:
-        """Turn `[B, V, T, 3, H, W]` in [-1, 1] into latents `[B, V, T, c, h, w]`."""
-        return self.codec.encode(video)
+    def encode(self, video: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Turn `[B, V, T, 3, H, W]` in [-1, 1] into latents `[B, V, T, c, h, w]`; `generator` is for codec "kl"."""
+        return self.codec.encode(video, generator)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Turn latents `[B, V, T, c, h, w]` into `[B, V, T, 3, H, W]` in about [-1, 1]."""
@@ -93,9 +95,10 @@ class MVVDM(nn.Module):
         frame_index: torch.Tensor,
         first_frame: torch.Tensor,
         image_embeds: torch.Tensor | None = None,
-        return_features: bool = False,
+        taps: Sequence[str] = (),
+        cache: StepCache | None = None,
     ) -> MVVDMOutput:
-        """Predict clean latents or noise.
+        """Predict clean latents, noise or velocity.
 
         Args:
             latents_noisy: `[B, V, T, c, h, w]`; position 0 along T is the condition frame.
@@ -105,7 +108,11 @@ class MVVDM(nn.Module):
             frame_index: `[B, T]` int64 true frame numbers, 0 first.
             first_frame: `[B, V, c, h, w]` clean latents of frame 0.
             image_embeds: `[B, V, e]` CLIP image embeddings of frame 0, if the network has image tokens.
-            return_features: whether to return the tapped features.
+            taps: names out of `tap_names` whose features to return; they cost nothing but their memory.
+            cache: keeps deep features between sampling steps.
+
+        Raises:
+            ConfigError: a tap is unknown.
         """
         states = text if isinstance(text, TextStates) else self.embed_text(text)
         frames = latents_noisy.shape[2]
@@ -120,13 +127,18 @@ class MVVDM(nn.Module):
             frame_index=frame_index,
             pooled_text=states.pooled,
             image_embeds=image_embeds,
-            return_features=return_features,
+            taps=taps,
+            cache=cache,
         )
-        if self.config.head == "epsilon":
-            return MVVDMOutput(None, output, None, None, features)
+        if self.config.head != "warp":
+            return MVVDMOutput(output, None, None, features)
         flow, gate = split_head(output, self.config.flow_cells)
         # The gate learns coverage alone: a picture loss would teach it to fade whatever the flow gets wrong.
-        return MVVDMOutput(self.moved_latents(first_frame, flow, gate.detach()), None, flow, gate, features)
+        return MVVDMOutput(self.moved_latents(first_frame, flow, gate.detach()), flow, gate, features)
+
+    def tap_names(self) -> list[str]:
+        """Return every place features can be read from, in the order the network passes them."""
+        return list(self.unet.tap_names)
 
     def moved_latents(self, first_frame: torch.Tensor, flow: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
         """Return the latents that frame 0 `[B, V, c, h, w]` becomes under `[B, V, T, ...]` flow and gate logits."""
@@ -193,7 +205,7 @@ def make_scheduler(config: MVVDMConfig) -> DDIMScheduler:
         beta_end=config.beta_end,
         beta_schedule="linear",
         clip_sample=False,
-        prediction_type="sample" if config.head == "warp" else "epsilon",
+        prediction_type="sample" if config.head == "warp" else config.head,
         rescale_betas_zero_snr=config.zero_terminal_snr,
         timestep_spacing="trailing" if config.zero_terminal_snr else "leading",
         steps_offset=0 if config.zero_terminal_snr else 1,

@@ -53,6 +53,7 @@ class Objective:
         noisy[:, :, 0] = self._condition_frame(network, first, timesteps, noise[:, :, 0])
         dropped = torch.rand(len(batch.captions), generator=generator) < self.config.drop_text
         captions = ["" if drop else caption for drop, caption in zip(dropped.tolist(), batch.captions, strict=True)]
+        tap = network.config.tap
         output: MVVDMOutput = model(
             noisy,
             timesteps,
@@ -61,15 +62,16 @@ class Objective:
             frame_index=batch.frame_index,
             first_frame=first,
             image_embeds=network.embed_image(batch.video[:, :, 0]),
-            return_features=self.config.correspondence > 0 or self.config.position > 0,
+            taps=(tap,) if self.config.correspondence > 0 or self.config.position > 0 else (),
         )
-        terms = self._picture_terms(network, output, batch, clean, noise)
-        if output.features is not None:
+        terms = self._picture_terms(network, output, batch, clean, noise, timesteps)
+        if tap in output.features:
+            features = output.features[tap]
             points = batch.tracks * (2 / batch.video.shape[-1]) - 1
             inside = (points.abs() <= 1).all(-1)
             visible = batch.visible * inside
-            terms["correspondence"] = correspondence_loss(output.features, points, visible)
-            terms["position"] = position_loss(output.features, points, visible)
+            terms["correspondence"] = correspondence_loss(features, points, visible)
+            terms["position"] = position_loss(features, points, visible)
         weights = {"diffusion": 1.0} | {name: getattr(self.config, name) for name in terms if name != "diffusion"}
         total = torch.stack([weights[name] * value for name, value in terms.items() if weights[name] > 0]).sum()
         return {"loss": total, **{name: value.detach() for name, value in terms.items()}}
@@ -81,27 +83,34 @@ class Objective:
         steps = network.config.train_timesteps
         return (drawn * steps).long().clamp_max(steps - 1)
 
-    @staticmethod
     def _condition_frame(
-        network: MVVDM, first: torch.Tensor, timesteps: torch.Tensor, noise: torch.Tensor
+        self, network: MVVDM, first: torch.Tensor, timesteps: torch.Tensor, noise: torch.Tensor
     ) -> torch.Tensor:
-        if network.config.first_frame_noise == "clean":
+        if self.config.first_frame_noise == "clean":
             return first
         betas = network.scheduler.betas.to(first)[timesteps]
         return first + betas.view(-1, 1, 1, 1, 1) * noise
 
     def _picture_terms(
-        self, network: MVVDM, output: MVVDMOutput, batch: TrainingBatch, clean: torch.Tensor, noise: torch.Tensor
+        self,
+        network: MVVDM,
+        output: MVVDMOutput,
+        batch: TrainingBatch,
+        clean: torch.Tensor,
+        noise: torch.Tensor,
+        timesteps: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        if output.epsilon is not None:
-            return {"diffusion": noise_loss(output.epsilon, noise)}
-        assert output.x0 is not None
+        if network.config.head == "epsilon":
+            return {"diffusion": noise_loss(output.prediction, noise)}
+        if network.config.head == "v_prediction":
+            velocity = network.scheduler.get_velocity(clean.flatten(1, 2), noise.flatten(1, 2), timesteps)
+            return {"diffusion": noise_loss(output.prediction, velocity.view_as(clean))}
         assert output.flow is not None
         assert output.gate is not None
         cells = object_cells(batch.mask, clean.shape[-1])
         terms = {
-            "diffusion": latent_loss(output.x0, clean, cells, object_weight=self.config.object_weight),
-            "coarse": coarse_loss(network.decode(output.x0), batch.video),
+            "diffusion": latent_loss(output.prediction, clean, cells, object_weight=self.config.object_weight),
+            "coarse": coarse_loss(network.decode(output.prediction), batch.video),
             "gate": gate_loss(output.gate, batch.mask),
         }
         if batch.flow is not None and batch.flow_mask is not None:

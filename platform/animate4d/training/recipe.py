@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from animate4d.core.errors import ConfigError
 
+FIRST_FRAME_NOISE = ("clean", "beta")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectiveConfig:
@@ -25,6 +27,8 @@ class ObjectiveConfig:
     """Weight of the gate's cross-entropy against coverage (warp head)."""
     drop_text: float = 0.1
     """Probability that a sample's caption is dropped (classifier-free guidance)."""
+    first_frame_noise: str = "clean"
+    """Frame 0 in training: "clean" (Animate3D) or "beta" (paper 001: noise of standard deviation beta_t is added)."""
     noisy_bias: bool = True
     """Draw timesteps as 1 - u^2 instead of evenly: with a motion that the prompt determines, everything is decided at
     high noise."""
@@ -33,6 +37,11 @@ class ObjectiveConfig:
         for name in ("correspondence", "position", "object_weight", "coarse", "flow", "gate"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"objective.{name} is {getattr(self, name)}: expected zero or more")
+        if self.first_frame_noise not in FIRST_FRAME_NOISE:
+            raise ConfigError(
+                f"objective.first_frame_noise is {self.first_frame_noise!r}: expected one of "
+                f"{', '.join(FIRST_FRAME_NOISE)}"
+            )
         if not 0 <= self.drop_text < 1:
             raise ConfigError(f"objective.drop_text is {self.drop_text}: expected 0 <= drop_text < 1")
 
@@ -97,7 +106,9 @@ def small() -> Recipe:
 def paper() -> Recipe:
     """Return paper 001's numbers (constant rate, 16 samples per step, all frames); it gives no warm-up length."""
     return Recipe(
-        objective=ObjectiveConfig(object_weight=0.0, coarse=0.0, flow=0.0, gate=0.0, noisy_bias=False),
+        objective=ObjectiveConfig(
+            object_weight=0.0, coarse=0.0, flow=0.0, gate=0.0, first_frame_noise="beta", noisy_bias=False
+        ),
         optimizer=OptimizerConfig(
             learning_rate=1e-6,
             betas=(0.9, 0.999),
@@ -110,4 +121,4 @@ def paper() -> Recipe:
     )
 
 
-RECIPES = {"smoke": smoke, "small": small, "paper": paper}
+RECIPES = {"smoke": smoke, "small": small, "paper": paper, "paper_sd21": paper}

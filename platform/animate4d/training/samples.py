@@ -65,8 +65,7 @@ def generate(model: MVVDM, batch: TrainingBatch) -> torch.Tensor:
             first_frame=first,
             image_embeds=model.embed_image(batch.video[:, :, 0]),
         )
-        predicted = output.x0 if output.x0 is not None else output.epsilon
-        latents = scheduler.step(predicted, step, latents).prev_sample
+        latents = scheduler.step(output.prediction, step, latents).prev_sample
     latents[:, :, 0] = first
     return model.decode(latents)
 
