@@ -28,7 +28,9 @@ class CLIPImageEncoder(nn.Module):
                 f"image encoder not found at {folder}: expected a CLIP vision model with projection "
                 "(published as models/image_encoder of IP-Adapter)"
             )
-        self.model = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True).requires_grad_(False)
+        self.model = CLIPVisionModelWithProjection.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32
+        ).requires_grad_(False)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         """Turn `[..., 3, H, W]` frames in [-1, 1] into embeddings `[..., e]`."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import DDIMScheduler
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import nn
 
 from animate4d.core.errors import ModelError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from animate4d.models.step_cache import StepCache
 
 CONFIG_FILE, WEIGHTS_FILE, WORDS_FILE, CARD_FILE = "config.json", "model.safetensors", "words.json", "README.md"
+PART_PATHS = ("codec_path", "text_path", "image_path")
 FROZEN_PARTS = ("codec.", "text.model.", "image.")
 """Pretrained parts that stay in their own folders and are not copied into a model folder."""
 
@@ -54,7 +56,8 @@ class MVVDMOutput:
 class MVVDM(nn.Module):
     """A multi-view video diffusion model conditioned on frame 0, cameras and a caption."""
 
-    def __init__(self, config: MVVDMConfig, *, words: Sequence[str] = WORDS) -> None:
+    def __init__(self, config: MVVDMConfig, *, words: Sequence[str] = WORDS, empty: bool = False) -> None:
+        """Build the model; `empty` leaves the network on the meta device, without weights, for a loader to fill."""
         super().__init__()
         self.config = config
         self.codec = make_codec(config)
@@ -62,10 +65,11 @@ class MVVDM(nn.Module):
         self.image = make_image_encoder(config)
         inputs = config.latent_channels * (2 if config.concat_first_frame else 1)
         outputs = 3 * config.flow_cells**2 if config.head == "warp" else config.latent_channels
-        self.unet = MultiViewUNetMotionModel(config, in_channels=inputs, out_channels=outputs)
+        with torch.device("meta") if empty else nullcontext():
+            self.unet = MultiViewUNetMotionModel(config, in_channels=inputs, out_channels=outputs)
         if config.train_adapters_only:
             self.unet.freeze_base()
-        else:
+        elif not empty:
             self.unet.start_from_scratch()
         self.scheduler = make_scheduler(config)
 
@@ -165,7 +169,8 @@ class MVVDM(nn.Module):
         write_bytes(folder / WEIGHTS_FILE, save(stored, metadata={"format": "pt"}))
         if isinstance(self.text, WordTableEncoder):
             (folder / WORDS_FILE).write_text(json.dumps(self.text.words) + "\n")
-        (folder / CONFIG_FILE).write_text(json.dumps(self.config.to_json(), indent=1) + "\n")
+        config = paths_from(self.config, folder)
+        (folder / CONFIG_FILE).write_text(json.dumps(config.to_json(), indent=1) + "\n")
         (folder / CARD_FILE).write_text(model_card(self.config, card))
 
     @classmethod
@@ -175,13 +180,16 @@ class MVVDM(nn.Module):
         Raises:
             ModelError: a file is missing, damaged, or does not fit the configuration.
         """
-        config = MVVDMConfig.from_json(_read_json(folder / CONFIG_FILE))
+        config = paths_in(MVVDMConfig.from_json(_read_json(folder / CONFIG_FILE)), folder)
         words = _read_json(folder / WORDS_FILE) if config.text == "words" else WORDS
         if not (folder / WEIGHTS_FILE).is_file():
             raise ModelError(f"model weights not found: {folder / WEIGHTS_FILE}")
-        model = cls(config, words=words)
+        model = cls(config, words=words, empty=True)
         try:
-            weights = load_file(folder / WEIGHTS_FILE)
+            with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
+                # One tensor at a time, so that a large model is never in memory twice; copied, not mapped, because a
+                # file that is overwritten in place would take its reader with it.
+                weights = {name: file.get_tensor(name).to(torch.float32, copy=True) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise ModelError(f"model weights are damaged: {folder / WEIGHTS_FILE}: {error}") from error
         expected = {name: value for name, value in model.state_dict().items() if not name.startswith(FROZEN_PARTS)}
@@ -193,8 +201,22 @@ class MVVDM(nn.Module):
                 f"model weights do not fit their config: {folder / WEIGHTS_FILE}: {len(wrong)} tensors differ, "
                 f"first {wrong[0]}"
             )
-        model.load_state_dict(weights, strict=False)
+        model.load_state_dict(weights, strict=False, assign=True)
         return model.eval()
+
+
+def paths_in(config: MVVDMConfig, folder: Path) -> MVVDMConfig:
+    """Return a saved configuration with the relative paths of its frozen parts resolved against the model's folder."""
+    paths = {field: getattr(config, field) for field in PART_PATHS}
+    return replace(config, **{field: str(folder / path) for field, path in paths.items() if path is not None})
+
+
+def paths_from(config: MVVDMConfig, folder: Path) -> MVVDMConfig:
+    """Undo `paths_in`: parts inside the model's folder get relative paths, so that it can be moved; others absolute."""
+    absolute = {field: Path(path).absolute() for field in PART_PATHS if (path := getattr(config, field)) is not None}
+    here = folder.absolute()
+    inside = {field: path.relative_to(here) for field, path in absolute.items() if path.is_relative_to(here)}
+    return replace(config, **{field: str(path) for field, path in (absolute | inside).items()})
 
 
 def make_scheduler(config: MVVDMConfig) -> DDIMScheduler:

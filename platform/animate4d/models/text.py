@@ -113,7 +113,10 @@ class CLIPTextEncoder(nn.Module):
                 "(published with stable-diffusion-v1-5)"
             )
         self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-        self.model = CLIPTextModel.from_pretrained(folder / "text_encoder", local_files_only=True).requires_grad_(False)
+        # float32 said aloud: transformers would keep a half-precision file's type, and the network runs in float32.
+        self.model = CLIPTextModel.from_pretrained(
+            folder / "text_encoder", local_files_only=True, dtype=torch.float32
+        ).requires_grad_(False)
 
     def forward(self, captions: Sequence[str]) -> TextStates:
         """Encode captions."""

@@ -1,0 +1,1 @@
+"""Weight files of other people: reading them safely, and key maps both ways, one file per published layout."""

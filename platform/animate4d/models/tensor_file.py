@@ -1,0 +1,65 @@
+"""Writing safetensors one tensor at a time, so that a model of any size costs one tensor of memory."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from math import prod
+from pathlib import Path
+
+import torch
+
+from animate4d.core.errors import ModelError
+
+CODES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
+"""What safetensors calls the types we write."""
+
+
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, torch.Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: Callable[[str], torch.dtype],
+    progress: Callable[[int], None],
+) -> int:
+    """Write a safetensors file; each tensor is asked for once, converted, checked and written.
+
+    Args:
+        path: new file, written in place: write into a folder or under a name that is renamed when all went well.
+        tensors: name -> tensor, best read lazily.
+        shapes: name -> shape of what to write, in this order.
+        dtype: name -> type to store it as.
+        progress: called with the bytes written so far.
+
+    Returns:
+        The file's size in bytes.
+
+    Raises:
+        ModelError: a tensor holds NaN or infinities, or does in the type it is stored as.
+    """
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in shapes.items():
+        begin, end = end, end + prod(shape) * dtype(name).itemsize
+        header[name] = {"dtype": CODES[dtype(name)], "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        written = 0
+        for name, shape in shapes.items():
+            value = tensors[name].to(dtype(name)).reshape(shape).contiguous()
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise ModelError(f"tensor {name} holds NaN or infinite numbers as {dtype(name)}; its file is damaged")
+            stream.write(value.reshape(-1).view(torch.uint8).numpy().data)
+            written += value.nbytes
+            progress(written)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return 8 + len(text) + written
+
+
+def total_bytes(shapes: Mapping[str, tuple[int, ...]], dtype: Callable[[str], torch.dtype]) -> int:
+    """Return how much room the tensors take."""
+    return sum(prod(shape) * dtype(name).itemsize for name, shape in shapes.items())
