@@ -10,8 +10,8 @@ from animate4d.core.cameras import Rig
 from animate4d.core.errors import ConfigError
 from animate4d.models.config import smoke
 from animate4d.models.mv_vdm import MVVDM
-from animate4d.videos.config import VideoConfig
-from animate4d.videos.generate import generate_video
+from animate4d.models.sampler_config import SamplerConfig
+from animate4d.videos.generate import generate_video, generate_videos
 
 TINY = replace(
     smoke(),
@@ -76,7 +76,7 @@ def test_seed_and_prompt_decide_the_clip(model, frames):
 
 def test_guidance_moves_away_from_the_empty_prompt(model, frames):
     plain, silent, guided = (
-        generate_video(model, frames, RIG, prompt, seed=1, steps=1, guidance=guidance).flow
+        generate_video(model, frames, RIG, prompt, seed=1, config=SamplerConfig(steps=1, guidance=guidance)).flow
         for prompt, guidance in (("walk", 1.0), ("", 1.0), ("walk", 2.0))
     )
     np.testing.assert_allclose(guided[:, 1:], (2 * plain - silent)[:, 1:], atol=1e-4)
@@ -84,18 +84,32 @@ def test_guidance_moves_away_from_the_empty_prompt(model, frames):
 
 def test_progress_counts_steps(model, frames):
     seen = []
-    generate_video(model, frames, RIG, "walk", seed=1, steps=3, progress=lambda *done: seen.append(done))
+    steps = SamplerConfig(steps=3)
+    generate_video(model, frames, RIG, "walk", seed=1, config=steps, progress=lambda *done: seen.append(done))
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_epsilon_head_samples_with_the_published_loop(frames):
     torch.manual_seed(0)
     config = replace(TINY, head="epsilon", zero_terminal_snr=False, concat_first_frame=False)
-    video = generate_video(MVVDM(config).eval(), frames, RIG, "walk", seed=1, steps=3, guidance=7.5)
+    how = SamplerConfig(steps=3, guidance=7.5)
+    video = generate_video(MVVDM(config).eval(), frames, RIG, "walk", seed=1, config=how)
     assert video.flow is None
     assert video.rgb.shape == (2, 3, 32, 32, 3)
     np.testing.assert_array_equal(video.alpha[:, 0], frames[..., 3])
     np.testing.assert_array_equal(video.rgb[:, 0, 8:16], frames[:, 8:16, :, :3])
+
+
+def test_objects_of_several_sizes_and_rigs_share_a_batch(model, frames):
+    other, raised = np.ascontiguousarray(frames[:, ::2, ::2]), Rig.even(2, elevation_deg=40.0)
+    given = [(frames, RIG, "walk", 1), (other, raised, "jump", 7)]
+    pixels, rigs, prompts, seeds = zip(*given, strict=True)
+    together = generate_videos(model, pixels, rigs, prompts, seeds=seeds)
+    for video, (first, rig, prompt, seed) in zip(together, given, strict=True):
+        alone = generate_video(model, first, rig, prompt, seed=seed)
+        assert video.rgb.shape[2] == first.shape[1]
+        np.testing.assert_allclose(video.flow, alone.flow, atol=1e-5)
+        assert np.abs(video.rgb.astype(int) - alone.rgb).max() <= 1
 
 
 def test_misfits_are_named(model, frames):
@@ -108,7 +122,3 @@ def test_misfits_are_named(model, frames):
     ):
         with pytest.raises(ConfigError, match=message):
             generate_video(model, given, rig, "walk", seed=1)
-    with pytest.raises(ConfigError, match="steps"):
-        VideoConfig(steps=0)
-    with pytest.raises(ConfigError, match="guidance"):
-        VideoConfig(guidance=-1.0)

@@ -205,12 +205,19 @@ def _word(_column: str, text: str) -> str:
     return text.lower()
 
 
+def _text(_column: str, text: str) -> str:
+    return text
+
+
 _READERS: dict[str, Callable[[str, str], Any]] = {
     "frames": _whole_number,
     "fit": _word,
     "strength": _number,
     "guidance": _number,
     "steps": _whole_number,
+    "negative_prompt": _text,
+    "free_init": _whole_number,
+    "step_cache": _whole_number,
 }
 
 

@@ -212,15 +212,14 @@ class _Animation:
             first = render_views(mesh, mesh.vertices, self.rig, VIEW_PX).rgba
         with self._stage("video"):
             assert self.model is not None
-            options, tick = self.request.options, self._ticks("video")
+            tick = self._ticks("video")
             made = generate_video(
                 self.model,
                 first,
                 self.rig,
                 self.request.prompt,
                 seed=self.request.seed,
-                steps=options.steps,
-                guidance=options.guidance,
+                config=self.request.options.sampler(),
                 progress=lambda done, steps: tick(done / steps),
             )
             video = MultiViewVideo(

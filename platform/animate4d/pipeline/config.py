@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from animate4d.core.errors import ConfigError
+from animate4d.models.sampler_config import FreeInitConfig, SamplerConfig, StepCacheConfig
 
 VideoSource = Literal["generated", "ground-truth"]
 FitPreset = Literal["smoke", "default"]
@@ -38,6 +39,15 @@ class AnimateOptions:
     steps: int | None = None
     """Denoising steps of the video model (1 to 200); unset: what the model was made for."""
 
+    negative_prompt: str = ""
+    """What guidance steers away from; without effect at guidance 1."""
+
+    free_init: int = 1
+    """Times the clip is sampled, each from the slow part of the one before (FreeInit, 1 to 10); 1 is plain sampling."""
+
+    step_cache: int = 1
+    """Every how many denoising steps the whole network runs (1 to 50); more is faster and coarser."""
+
     def __post_init__(self) -> None:
         if not 2 <= self.frames <= 64:
             raise ConfigError(f"frames is {self.frames}: give a whole number from 2 to 64")
@@ -49,6 +59,22 @@ class AnimateOptions:
             raise ConfigError(f"guidance is {self.guidance}: give a number from 0 to 30")
         if self.steps is not None and not 1 <= self.steps <= 200:
             raise ConfigError(f"steps is {self.steps}: give a whole number from 1 to 200")
+        if (length := len(self.negative_prompt)) > PROMPT_LIMIT:
+            raise ConfigError(f"negative_prompt has {length} characters: give at most {PROMPT_LIMIT}")
+        if not 1 <= self.free_init <= 10:
+            raise ConfigError(f"free_init is {self.free_init}: give a whole number from 1 to 10")
+        if not 1 <= self.step_cache <= 50:
+            raise ConfigError(f"step_cache is {self.step_cache}: give a whole number from 1 to 50")
+
+    def sampler(self) -> SamplerConfig:
+        """Return how the video model samples."""
+        return SamplerConfig(
+            steps=self.steps,
+            guidance=self.guidance,
+            negative_prompt=self.negative_prompt,
+            free_init=FreeInitConfig(rounds=self.free_init),
+            step_cache=StepCacheConfig(interval=self.step_cache),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

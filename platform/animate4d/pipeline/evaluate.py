@@ -54,7 +54,7 @@ def evaluate(config: EvaluateConfig, model: MVVDM) -> dict[str, Any]:
         rgba = np.concatenate([uncomposite(video[:, 0], alpha[:, 0]), alpha[:, 0, ..., None]], axis=-1)
         made = generate_video(
             model, np.round(rgba * 255).astype(np.uint8), rig_of(meta, model.config.views), meta.caption,
-            seed=0, steps=config.steps, guidance=config.guidance,
+            seed=0, config=config.sampler,
         )  # fmt: skip
         videos["model"].append(made.rgb.astype(np.float32) / 255)
         bar.update(done, meta.caption)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from animate4d.core.errors import ConfigError
+from animate4d.models.sampler_config import SamplerConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,11 +31,8 @@ class EvaluateConfig:
     limit: int | None = None
     """At most so many clips; unset: all."""
 
-    steps: int | None = None
-    """DDIM steps; unset: what the model was made for."""
-
-    guidance: float | None = None
-    """Classifier-free guidance; unset: what the model was made for."""
+    sampler: Annotated[SamplerConfig, tyro.conf.arg(name="")] = field(default_factory=SamplerConfig)
+    """How clips are sampled."""
 
     tracking_uri: str | None = None
     """MLflow store to look `models:/` names up in."""

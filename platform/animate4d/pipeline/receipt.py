@@ -59,7 +59,7 @@ def content_key(request: Request, asset_sha256: str, model_version: str) -> str:
     generated = request.video == "generated"
     options = asdict(request.options)
     # What cannot change a result must not make it stale: a fitted clip knows no model, and a model sets its own frames.
-    for name in ("frames",) if generated else ("guidance", "steps"):
+    for name in ("frames",) if generated else ("guidance", "steps", "negative_prompt", "free_init", "step_cache"):
         del options[name]
     return hash_json(
         {

@@ -6,6 +6,10 @@ of a map of w cells and 2 x / W - 1 in normalised coordinates, whatever the map'
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
+
 import torch
 from torch.nn.functional import (
     avg_pool2d,
@@ -22,7 +26,45 @@ TEMPERATURE = 0.07
 HUBER_DELTA = 1 / 32
 """In normalised coordinates; the paper gives none."""
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
+
+def in_float32(function: Callable[Concatenate[torch.Tensor, P], R]) -> Callable[Concatenate[torch.Tensor, P], R]:
+    """Make a function of a feature map compute in float32 under autocast too.
+
+    bf16 knows cosines to 0.004: divided by the temperature, that moves a soft-argmax by a cell.
+    """
+
+    @wraps(function)
+    def exact(features: torch.Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.autocast(features.device.type, enabled=False):
+            return function(features.float(), *args, **kwargs)
+
+    return exact
+
+
+def weighted_points(
+    tracks: torch.Tensor, visible: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bring tracks to normalised coordinates and drop points that no feature can stand for.
+
+    Args:
+        tracks: `[B, V, T, P, 2]` xy, pixels of H x W, centres at half-integers.
+        visible: `[B, V, T, P]` in [0, 1].
+        mask: `[B, V, T, 1, H, W]` coverage of the object.
+
+    Returns:
+        xy in [-1, 1] (picture edges) and `visible`, zero where a point is outside its frame or beside the object in it
+        (a pixel's width of tolerance).
+    """
+    height, width = mask.shape[-2:]
+    points = tracks * tracks.new_tensor([2 / width, 2 / height]) - 1
+    inside = (points.abs() <= 1).all(-1) & (sample_descriptors(mask, points)[..., 0] > 0)
+    return points, visible * inside
+
+
+@in_float32
 def sample_descriptors(features: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """Read feature vectors bilinearly.
 
@@ -34,12 +76,13 @@ def sample_descriptors(features: torch.Tensor, points: torch.Tensor) -> torch.Te
         `[..., P, C]` float32.
     """
     lead = features.shape[:-3]
-    flat = features.flatten(0, -4).float()
+    flat = features.flatten(0, -4)
     grid = points.flatten(0, -3)[:, :, None].float().clamp(-1, 1)
     sampled = grid_sample(flat, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return sampled[..., 0].transpose(1, 2).unflatten(0, lead)
 
 
+@in_float32
 def correspondence_loss(features: torch.Tensor, points: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
     """Pull descriptors of one track together in adjacent frames (paper 001 eq. 4).
 
@@ -58,6 +101,7 @@ def correspondence_loss(features: torch.Tensor, points: torch.Tensor, visible: t
     return ((1 - cosine) * weight).sum() / weight.sum().clamp_min(1.0)
 
 
+@in_float32
 def soft_argmax(features: torch.Tensor, points: torch.Tensor, *, temperature: float = TEMPERATURE) -> torch.Tensor:
     """Find frame 0's points in every frame by the softmax-weighted mean of the cosine map.
 
@@ -73,8 +117,7 @@ def soft_argmax(features: torch.Tensor, points: torch.Tensor, *, temperature: fl
         `[B, V, T, P, 2]` xy in [-1, 1].
     """
     height, width = features.shape[-2:]
-    maps = features.float()
-    maps = maps - maps[:, :, :1].mean(dim=(-1, -2), keepdim=True)
+    maps = features - features[:, :, :1].mean(dim=(-1, -2), keepdim=True)
     query = normalize(sample_descriptors(maps[:, :, 0], points), dim=-1, eps=1e-6)
     cells = normalize(maps, dim=3, eps=1e-6).flatten(-2)
     weight = (torch.einsum("bvpc,bvtcl->bvtpl", query, cells) / temperature).softmax(-1)
@@ -84,6 +127,7 @@ def soft_argmax(features: torch.Tensor, points: torch.Tensor, *, temperature: fl
     return weight @ torch.stack((columns, rows), dim=-1).flatten(0, 1)
 
 
+@in_float32
 def position_loss(
     features: torch.Tensor,
     points: torch.Tensor,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from animate4d.data.loader import open_stream
 from animate4d.data.order import Cursor
 from animate4d.io.images import contact_sheet, save_png
 from animate4d.models.mv_vdm import MVVDM
+from animate4d.models.sampler import Sampler
 
 CLIPS = 3
 SHOWN_FRAMES = 4
@@ -46,28 +46,16 @@ class SampleGrid:
 
 @torch.no_grad()
 def generate(model: MVVDM, batch: TrainingBatch) -> torch.Tensor:
-    """Sample `[B, V, T, 3, H, W]` in [-1, 1] from frame 0, cameras and captions with the model's default steps."""
-    clean = model.encode(batch.video)
-    first = clean[:, :, 0]
-    generator = torch.Generator().manual_seed(0)
-    latents = torch.randn(clean.shape, generator=generator).to(clean)
-    text = model.embed_text(batch.captions)
-    scheduler: Any = model.scheduler
-    scheduler.set_timesteps(model.config.sample_steps)
-    for step in scheduler.timesteps:
-        latents[:, :, 0] = first
-        output = model(
-            latents,
-            torch.full((len(clean),), int(step), device=clean.device),
-            camera=batch.camera,
-            text=text,
-            frame_index=batch.frame_index,
-            first_frame=first,
-            image_embeds=model.embed_image(batch.video[:, :, 0]),
-        )
-        latents = scheduler.step(output.prediction, step, latents).prev_sample
-    latents[:, :, 0] = first
-    return model.decode(latents)
+    """Sample `[B, V, T, 3, H, W]` in [-1, 1] from frame 0, cameras and captions, as the model was made for."""
+    sampler = Sampler(model)
+    subjects = sampler.prepare(
+        batch.video[:, :, 0],
+        batch.camera,
+        batch.captions,
+        seeds=range(len(batch.captions)),
+        frame_index=batch.frame_index,
+    )
+    return model.decode(sampler.sample(subjects).latents)
 
 
 def pictures(video: torch.Tensor) -> list[np.ndarray]:

@@ -1,12 +1,12 @@
-"""First frames and a prompt to a multi-view video: the DDIM sampling loop.
+"""First frames and a prompt to a multi-view video.
 
-With the warp head the loop runs at the model's size and its last flow and gate are applied to the full-size first
+With the warp head, sampling runs at the model's size and its last flow and gate are applied to the full-size first
 frames, so texture stays as sharp as they are. Frame 0 of the result is the input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,9 @@ from torch.nn.functional import interpolate
 from animate4d.core.cameras import Rig
 from animate4d.core.clip import GREY
 from animate4d.core.errors import ConfigError
-from animate4d.models.mv_vdm import MVVDM, MVVDMOutput, make_scheduler
+from animate4d.models.mv_vdm import MVVDM
+from animate4d.models.sampler import Sampler
+from animate4d.models.sampler_config import SamplerConfig
 from animate4d.models.warp import enlarge, warp_first_frame
 
 GATE_SHARPNESS = 3.0
@@ -33,7 +35,7 @@ class GeneratedVideo:
     Attributes:
         rgb: `[V, T, H, W, 3]` uint8 composited on grey; frame 0 is the input.
         alpha: `[V, T, H, W]` uint8 coverage.
-        flow: `[V, T, h, w, 2]` float32 backward flow to frame 0 in half-image units (x, y), or None (head "epsilon").
+        flow: `[V, T, h, w, 2]` float32 backward flow to frame 0 in half-image units (x, y), or None (no warp head).
         flow_weight: `[V, T, h, w]` float32 in [0, 1], together with `flow`: the gate times the coverage of the flow's
             source in frame 0, so near 0 where there is no object or the flow points beside it.
         times: `[T]` float64 seconds.
@@ -53,98 +55,54 @@ def generate_video(
     prompt: str,
     *,
     seed: int,
-    steps: int | None = None,
-    guidance: float | None = None,
+    config: SamplerConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> GeneratedVideo:
-    """Animate the first frames of all views.
+    """Animate the first frames of all views of one object; see `generate_videos`."""
+    return generate_videos(model, [first_frames], [rig], [prompt], seeds=[seed], config=config, progress=progress)[0]
+
+
+def generate_videos(
+    model: MVVDM,
+    first_frames: Sequence[np.ndarray],
+    rigs: Sequence[Rig],
+    prompts: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    config: SamplerConfig | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[GeneratedVideo]:
+    """Animate several objects in one batch; each clip is what it would be alone.
 
     Args:
         model: in evaluation mode, on any device.
-        first_frames: `[V, S, S, 4]` uint8 RGBA, straight alpha; S is at least the model's image size.
-        rig: the cameras that rendered them.
-        prompt: what the object should do.
-        seed: the same seed, model and inputs give the same clip on one machine.
-        steps: DDIM steps; default the model's.
-        guidance: classifier-free guidance, 1 for none; default the model's.
+        first_frames: of each object `[V, S, S, 4]` uint8 RGBA, straight alpha; S is at least the model's image size.
+        rigs: the cameras that rendered them.
+        prompts: what each object should do.
+        seeds: one per object; the same seed, model and inputs give the same clip on one machine.
+        config: how to sample; default as the model was made for.
         progress: called with (steps done, steps) after each step.
 
     Raises:
-        ConfigError: the first frames do not fit the rig or the model.
+        ConfigError: the first frames do not fit the rigs or the model.
     """
-    config = model.config
-    _check(first_frames, rig, config.views, config.image_size)
+    for pixels, rig in zip(first_frames, rigs, strict=True):
+        _check(pixels, rig, model.config.views, model.config.image_size)
     device = next(model.parameters()).device
-    pictures, coverage = _centred(first_frames, device)
-    sampler = _Sampler(
-        model, _shrink(pictures, config.image_size), rig, prompt, config.guidance if guidance is None else guidance
+    layers = [_centred(pixels, device) for pixels in first_frames]
+    camera = torch.tensor(np.stack([rig.camera_to_world() for rig in rigs]), dtype=torch.float32)
+    sampler = Sampler(model, config)
+    subjects = sampler.prepare(
+        torch.stack([_shrink(pictures, model.config.image_size) for pictures, _ in layers]), camera, prompts, seeds
     )
-    output = sampler.run(seed, config.sample_steps if steps is None else steps, progress)
-    if output.flow is None or output.gate is None:
-        return _from_latents(model, output, first_frames)
-    gate = (GATE_SHARPNESS * output.gate[0]).sigmoid()
-    return _from_flow(output.flow[0], gate, first_frames, pictures, coverage)
-
-
-class _Sampler:
-    """One object's sampling state: conditions are encoded once."""
-
-    def __init__(self, model: MVVDM, pictures: torch.Tensor, rig: Rig, prompt: str, guidance: float) -> None:
-        self.model, self.guidance = model, guidance
-        self.device = pictures.device
-        # Its own scheduler, because timesteps are state and a served model answers several requests.
-        self.scheduler = make_scheduler(model.config)
-        with torch.no_grad():
-            self.first = model.encode(pictures[None])
-            image = model.embed_image(pictures[None])
-            self.prompts = [(model.embed_text([prompt]), image)]
-            if guidance != 1:
-                # IP-Adapter's unconditional half: no image is an embedding of zeros, before the projection.
-                self.prompts.append((model.embed_text([""]), None if image is None else torch.zeros_like(image)))
-        self.camera = torch.tensor(rig.camera_to_world(), dtype=torch.float32, device=self.device)[None]
-        self.frame_index = torch.arange(model.config.frames, device=self.device)[None]
-
-    @torch.no_grad()
-    def run(self, seed: int, steps: int, progress: Callable[[int, int], None] | None) -> MVVDMOutput:
-        """Return the last step's prediction; for head "epsilon" with the final latents as `x0`."""
-        generator = torch.Generator().manual_seed(seed)
-        batch, views, *cell = self.first.shape
-        noise = torch.randn((batch, views, self.model.config.frames, *cell), generator=generator)
-        latents = noise.to(self.device)
-        self.scheduler.set_timesteps(steps)
-        for done, timestep in enumerate(self.scheduler.timesteps, start=1):
-            latents[:, :, 0] = self.first
-            output = self.predict(latents, int(timestep))
-            predicted = output.epsilon if output.x0 is None else output.x0
-            latents = self.scheduler.step(predicted, int(timestep), latents).prev_sample
-            if progress is not None:
-                progress(done, steps)
-        latents[:, :, 0] = self.first
-        return output if output.x0 is not None else MVVDMOutput(latents, output.epsilon, None, None, None)
-
-    def predict(self, latents: torch.Tensor, timestep: int) -> MVVDMOutput:
-        """Predict with guidance: on the noise, or on flow and gate (mixed pictures would show ghosts)."""
-        times = torch.full((latents.shape[0],), timestep, device=self.device)
-        outputs = [
-            self.model(
-                latents,
-                times,
-                camera=self.camera,
-                text=text,
-                frame_index=self.frame_index,
-                first_frame=self.first,
-                image_embeds=image,
-            )
-            for text, image in self.prompts
-        ]
-        if len(outputs) == 1:
-            return outputs[0]
-        said, unsaid = outputs
-        if said.epsilon is not None:
-            return MVVDMOutput(None, torch.lerp(unsaid.epsilon, said.epsilon, self.guidance), None, None, None)
-        flow = torch.lerp(unsaid.flow, said.flow, self.guidance)
-        gate = torch.lerp(unsaid.gate, said.gate, self.guidance)
-        return MVVDMOutput(self.model.moved_latents(self.first, flow, gate), None, flow, gate, None)
+    sample = sampler.sample(subjects, on_step=progress and (lambda step: progress(step.done, step.total)))
+    if sample.flow is None or sample.gate is None:
+        return [_from_latents(model, clip, pixels) for clip, pixels in zip(sample.latents, first_frames, strict=True)]
+    gates = (GATE_SHARPNESS * sample.gate).sigmoid()
+    return [
+        _from_flow(flow, gate, pixels, *layer)
+        for flow, gate, pixels, layer in zip(sample.flow, gates, first_frames, layers, strict=True)
+    ]
 
 
 def _check(first_frames: np.ndarray, rig: Rig, views: int, size: int) -> None:
@@ -192,10 +150,10 @@ def _from_flow(
     )
 
 
-def _from_latents(model: MVVDM, output: MVVDMOutput, first_frames: np.ndarray) -> GeneratedVideo:
-    """Decode final latents; coverage is the distance from the grey background, since the network makes no masks."""
-    assert output.x0 is not None
-    video = model.decode(output.x0)[0].float()
+@torch.no_grad()
+def _from_latents(model: MVVDM, latents: torch.Tensor, first_frames: np.ndarray) -> GeneratedVideo:
+    """Decode `[V, T, c, h, w]`; coverage is the distance from the grey background: the network makes no masks."""
+    video = model.decode(latents[None])[0].float()
     size = first_frames.shape[1]
     video = enlarge(video.flatten(0, 1), size).unflatten(0, video.shape[:2])
     coverage = (video.abs().amax(2) * 8).clamp(0, 1)
