@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from animate4d.assets.config import GenerateObjectsConfig
     from animate4d.pipeline.animate_config import AnimateConfig
     from animate4d.pipeline.evaluate_config import EvaluateConfig
+    from animate4d.pipeline.probe_config import ProbeConfig
     from animate4d.training.config import TrainConfig
 
 
@@ -100,4 +101,22 @@ def evaluate(config: EvaluateConfig) -> int:
     for title, row in rows:
         print(" ".join([f"{title[:24]:<24}", *(f"{row.get(name, float('nan')):>11.2f}" for name in names)]))
     print(f"\n{config.out / 'scores.json'} and {config.out / 'comparison.png'}")
+    return 0
+
+
+def probe_features(config: ProbeConfig) -> int:
+    """Score every layer's features at following points and print the table; returns the exit code."""
+    import torch
+
+    from animate4d.models.mv_vdm import MVVDM
+    from animate4d.pipeline.probe import run_probe
+    from animate4d.pipeline.probe_report import probe_table, write_report
+    from animate4d.runs.registry import resolve_model
+
+    model = MVVDM.from_pretrained(resolve_model(config.model, uri=config.tracking_uri)).eval()
+    if torch.cuda.is_available():
+        model = model.to("cuda")
+    result = run_probe(config, model)
+    write_report(config, model, result)
+    print(f"\n{probe_table(result)}\n\nprobe.csv, probe.json, chart.png and points-*.png are in {config.out}")
     return 0
