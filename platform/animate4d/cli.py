@@ -65,6 +65,11 @@ COMMANDS = {
         run="animate4d.jobs:evaluate",
         summary="Score a model on held-out clips against repeating frame 0 and the mean motion.",
     ),
+    "probe-features": Command(
+        config="animate4d.pipeline.probe_config:ProbeConfig",
+        run="animate4d.jobs:probe_features",
+        summary="Find out which layer's features follow points best, against exact tracks.",
+    ),
 }
 
 
