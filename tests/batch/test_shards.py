@@ -11,8 +11,9 @@ from PIL import Image
 
 from animate4d.assets.procedural import generate_objects
 from animate4d.batch.ledger import folder_lock, read_ledger
+from animate4d.batch.shard_build import ShardBuild, check_settings, collect, write_report
 from animate4d.batch.shard_contact import spread
-from animate4d.batch.shards import build_shards, check_settings, collect, find_assets, write_report
+from animate4d.batch.shards import build_shards, clip_settings, find_assets
 from animate4d.batch.shards_config import BuildShardsConfig
 from animate4d.core.errors import ConfigError
 from animate4d.data.schema import decode_clip
@@ -104,7 +105,6 @@ def test_the_whole_road_with_bad_files_among_the_good(objects, tmp_path, ray_clu
 @pytest.mark.ray
 def test_parts_of_a_killed_run_are_used(objects, tmp_path, ray_cluster, monkeypatch):
     """The driver dies after the first asset is recorded and before its samples reach a shard."""
-    import animate4d.batch.shards as module
 
     class PowerCutError(BaseException):
         pass
@@ -115,7 +115,7 @@ def test_parts_of_a_killed_run_are_used(objects, tmp_path, ray_cluster, monkeypa
     out = tmp_path / "out"
     settings = config(objects, out, workers=1)
     with monkeypatch.context() as patch:
-        patch.setattr(module.Build, "pack", lambda self, writer: die(self, writer) if self.settled else None)
+        patch.setattr(ShardBuild, "pack", lambda self, writer: die(self, writer) if self.done else None)
         with pytest.raises(PowerCutError):
             build_shards(settings)
     assert len(finished(out)) == 1
@@ -182,19 +182,19 @@ def test_two_builds_in_one_folder_are_refused(objects, tmp_path):
 
 
 def test_settings_are_kept_with_the_folder(tmp_path):
-    check_settings(tmp_path, ClipOptions(frames=8))
-    check_settings(tmp_path, ClipOptions(frames=8, licence="CC0-1.0"))
+    check_settings(tmp_path, clip_settings(ClipOptions(frames=8)))
+    check_settings(tmp_path, clip_settings(ClipOptions(frames=8, licence="CC0-1.0")))
     with pytest.raises(ConfigError, match="frames 8, not 16"):
-        check_settings(tmp_path, ClipOptions())
+        check_settings(tmp_path, clip_settings(ClipOptions()))
     (tmp_path / "settings.json").write_text("{")
     with pytest.raises(ConfigError, match="not JSON"):
-        check_settings(tmp_path, ClipOptions())
+        check_settings(tmp_path, clip_settings(ClipOptions()))
 
 
 def test_shards_of_unknown_make_are_not_mixed_with_ours(tmp_path):
     (tmp_path / "shard-000000.tar").touch()
     with pytest.raises(ConfigError, match=r"no settings.json"):
-        check_settings(tmp_path, ClipOptions())
+        check_settings(tmp_path, clip_settings(ClipOptions()))
 
 
 def test_the_report_lists_clips_left_out(tmp_path):
