@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from animate4d.models.config import MVVDMConfig
@@ -38,7 +39,8 @@ def model_card(config: MVVDMConfig, card: dict[str, Any]) -> str:
         ),
         "",
     ]
-    parts = [ORIGINS[part] for part in (config.text, config.codec) if part in ORIGINS]
+    held = ((config.text, config.text_path), (config.codec, config.codec_path))
+    parts = [ORIGINS[part] for part, path in held if part in ORIGINS and (path is None or Path(path).is_absolute())]
     if parts:
         lines += [f"Needs, not included: {'; '.join(parts)}.", ""]
     for name, value in rest.items():

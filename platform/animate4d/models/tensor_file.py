@@ -22,6 +22,8 @@ def write_tensors(
     shapes: Mapping[str, tuple[int, ...]],
     dtype: Callable[[str], torch.dtype],
     progress: Callable[[int], None],
+    *,
+    origin: Callable[[str], str],
 ) -> int:
     """Write a safetensors file; each tensor is asked for once, converted, checked and written.
 
@@ -31,6 +33,7 @@ def write_tensors(
         shapes: name -> shape of what to write, in this order.
         dtype: name -> type to store it as.
         progress: called with the bytes written so far.
+        origin: name -> where the tensor comes from, for the message about a bad one.
 
     Returns:
         The file's size in bytes.
@@ -51,7 +54,8 @@ def write_tensors(
         for name, shape in shapes.items():
             value = tensors[name].to(dtype(name)).reshape(shape).contiguous()
             if value.is_floating_point() and not torch.isfinite(value).all():
-                raise ModelError(f"tensor {name} holds NaN or infinite numbers as {dtype(name)}; its file is damaged")
+                kind = str(dtype(name)).removeprefix("torch.")
+                raise ModelError(f"{origin(name)}: {name} holds NaN or infinite numbers as {kind}; the file is damaged")
             stream.write(value.reshape(-1).view(torch.uint8).numpy().data)
             written += value.nbytes
             progress(written)

@@ -20,8 +20,13 @@ HEAD_WIDTH = 64
 
 
 def table(names: Collection[str]) -> dict[str, str]:
-    """Return `{published name: LDM's name}`; newer `transformers` write the names without `text_model.`."""
-    return {name: PREFIX + (name if name.startswith("text_model.") else f"text_model.{name}") for name in names}
+    """Return `{published name: LDM's name}`."""
+    return {name: PREFIX + published(name) for name in names}
+
+
+def published(name: str) -> str:
+    """Return the name as published files have it; newer `transformers` write it without `text_model.`."""
+    return name if name.startswith("text_model.") else f"text_model.{name}"
 
 
 LDM = Layout(
