@@ -58,6 +58,7 @@ def test_unknown_command_is_told_on_stderr():
         (["animate-batch", "nowhere.csv"], "nowhere.csv"),
         (["animate", "nowhere.glb", "a box bouncing"], "nowhere.glb"),
         (["evaluate", "--data", "nowhere"], "nowhere"),
+        (["probe-features", "--data", "nowhere"], "nowhere"),
         (["serve", "--host", "0.0.0.0"], "token-file"),
         (["demo", "--steps", "0"], "steps"),
     ],
