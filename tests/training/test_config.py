@@ -7,7 +7,8 @@ import pytest
 
 import animate4d
 from animate4d.core.errors import ConfigError
-from animate4d.training.config import TrainConfig
+from animate4d.models.config import model_preset
+from animate4d.training.config import ModelChanges, TrainConfig
 
 DATA = Path("shards")
 
@@ -20,6 +21,23 @@ def test_an_override_changes_its_number_and_nothing_else():
     assert changed.objective.flow == base.objective.flow
 
 
+def test_ablations_change_the_network_and_the_objective():
+    config = TrainConfig(
+        data=DATA,
+        correspondence=0.0,
+        first_frame_noise="time",
+        first_frame_noise_max=0.5,
+        model=ModelChanges(blend="fixed", mv2v=False, head="v_prediction", tap="up_blocks.0"),
+    )
+    network, preset = config.network(), model_preset("smoke")
+    assert (network.blend, network.mv2v, network.head, network.tap) == ("fixed", False, "v_prediction", "up_blocks.0")
+    assert network.image_tokens == preset.image_tokens
+    assert network.block_channels == preset.block_channels
+    objective = config.recipe().objective
+    assert (objective.correspondence, objective.first_frame_noise, objective.first_frame_noise_max) == (0, "time", 0.5)
+    assert TrainConfig(data=DATA).network() == preset
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -30,6 +48,8 @@ def test_an_override_changes_its_number_and_nothing_else():
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),
         ({"ema": 1.0}, "ema is 1.0"),
         ({"keep": 0}, "keep is 0"),
+        ({"model": ModelChanges(head="epsilon")}, "zero_terminal_snr"),
+        ({"first_frame_noise_max": -1.0}, "first_frame_noise_max is -1.0"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(changes, said):

@@ -17,6 +17,7 @@ from animate4d.training.losses import (
     position_loss,
     sample_descriptors,
     soft_argmax,
+    weighted_points,
 )
 
 B, V, T, P, C, H, W = 2, 2, 3, 4, 6, 5, 4
@@ -136,6 +137,70 @@ def test_descriptors_are_read_at_cell_centres():
     features = torch.arange(H * W, dtype=torch.float32).view(1, H, W)
     centres = torch.tensor([[(c + 0.5) / W * 2 - 1, (r + 0.5) / H * 2 - 1] for r in range(H) for c in range(W)])
     torch.testing.assert_close(sample_descriptors(features[None], centres[None])[0, :, 0], features.flatten())
+
+
+def test_pixels_map_to_the_cells_that_cover_them_at_any_resolution():
+    """Average a ramp of pixel centres into cells: read back between cell centres it says where it was read."""
+    ramp = (torch.arange(32) + 0.5).expand(1, 1, 1, 1, 32, 32)
+    both = torch.cat((ramp, ramp.transpose(-1, -2)), dim=3)
+    tracks = torch.rand(1, 1, 1, 50, 2, generator=torch.Generator().manual_seed(0)) * 24 + 4
+    points, _ = weighted_points(tracks, torch.ones(1, 1, 1, 50), torch.ones(1, 1, 1, 1, 32, 32))
+    for cells in (32, 16, 8, 4):
+        features = torch.nn.functional.avg_pool2d(both.flatten(0, 2), 32 // cells)[None, None]
+        torch.testing.assert_close(sample_descriptors(features, points), tracks)
+    found = soft_argmax(torch.nn.functional.one_hot(torch.arange(64)).T.reshape(1, 1, 1, 64, 8, 8), points[:, :, 0])
+    assert ((found[:, :, 0] - points[:, :, 0]).abs() <= 1 / 8 + 1e-3).all()
+
+
+def test_points_beside_the_object_or_the_frame_weigh_nothing():
+    mask = torch.zeros(1, 2, 1, 1, 8, 8)
+    mask[0, 0, 0, 0, 2:5, 2:5] = 1
+    tracks = torch.tensor([[3.5, 3.5], [6.5, 3.5], [-0.5, 3.5], [0.0, 0.0]]).expand(1, 2, 1, 4, 2)
+    visible = torch.tensor([0.7, 1.0, 1.0, 0.0]).expand(1, 2, 1, 4)
+    points, weight = weighted_points(tracks, visible, mask)
+    torch.testing.assert_close(weight, torch.tensor([[[[0.7, 0, 0, 0]], [[0, 0, 0, 0]]]]))
+    torch.testing.assert_close(points[0, 0, 0, 0], torch.tensor([-0.125, -0.125]))
+
+
+@pytest.mark.parametrize("loss", [correspondence_loss, position_loss])
+def test_a_view_without_points_leaves_the_others_as_they_are(scene, loss):
+    features, points, visible = scene
+    visible = visible.clone()
+    visible[:, 1] = 0
+    leaf = features.clone().requires_grad_()
+    value = loss(leaf, points, visible)
+    value.backward()
+    assert value.item() == pytest.approx(loss(features[:, :1], points[:, :1], visible[:, :1]).item(), rel=1e-5)
+    assert not leaf.grad[:, 1].any()
+    assert leaf.grad[:, 0].any()
+
+
+@pytest.mark.parametrize("loss", [correspondence_loss, position_loss])
+def test_padding_for_missing_points_changes_nothing(scene, loss):
+    features, points, visible = scene
+    more = torch.cat((points, torch.full((B, V, T, 3, 2), -1.0, dtype=points.dtype)), dim=3)
+    hidden = torch.cat((visible, torch.zeros(B, V, T, 3, dtype=points.dtype)), dim=3)
+    assert loss(features, more, hidden).item() == pytest.approx(loss(features, points, visible).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", [correspondence_loss, position_loss])
+def test_track_losses_stay_exact_under_autocast(scene, loss):
+    features, points, visible = (tensor.float() for tensor in scene)
+    exact = loss(features, points, visible)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = loss(features, points, visible)
+    assert value.dtype == torch.float32
+    assert value == exact
+
+
+def test_the_hidden_end_of_a_pair_hides_the_pair(scene):
+    features, points, visible = scene
+    for frame in range(T):
+        gone = torch.ones_like(visible)
+        gone[:, :, frame] = 0
+        leaf = features.clone().requires_grad_()
+        correspondence_loss(leaf, points, gone).backward()
+        assert not leaf.grad[:, :, frame].any()
 
 
 def test_frame_0_never_counts():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from animate4d.core.errors import ConfigError
 from animate4d.data.batch import TrainingBatch
 from animate4d.models.config import MVVDMConfig, smoke
 from animate4d.models.mv_vdm import MVVDM
-from animate4d.training.objective import Objective
+from animate4d.training.objective import Objective, first_frame_level
 from animate4d.training.recipe import RECIPES, ObjectiveConfig, OptimizerConfig
 
 TINY = replace(
@@ -111,6 +112,107 @@ def test_switched_off_track_losses_ask_for_no_features():
     assert "position" not in terms
 
 
+class Witness(torch.nn.Module):
+    """Notes what the network is given."""
+
+    def __init__(self, config: MVVDMConfig) -> None:
+        super().__init__()
+        self.module, self.seen = MVVDM(config), []
+
+    def forward(self, *args, **kwargs):
+        self.seen.append((*args, kwargs))
+        return self.module(*args, **kwargs)
+
+
+PAINTER = replace(TINY, head="epsilon", zero_terminal_snr=False)
+
+
+@pytest.mark.parametrize("kind", ["clean", "beta", "time"])
+def test_noise_on_frame_0_reaches_the_sequence_alone(kind):
+    torch.manual_seed(0)
+    witness, batch = Witness(PAINTER), sliding_square(PAINTER)
+    evaluate(witness, batch, ObjectiveConfig(first_frame_noise=kind))
+    noisy, timesteps, given = witness.seen[0]
+    clean = witness.module.encode(batch.video)[:, :, 0]
+    assert torch.equal(given["first_frame"], clean)
+    added = (noisy[:, :, 0] - clean).flatten(1).std(1)
+    if kind == "clean":
+        assert not added.any()
+    elif kind == "beta":
+        torch.testing.assert_close(added, witness.module.scheduler.betas[timesteps], rtol=0.1, atol=0)
+    else:
+        assert ((added > 0.01) & (added < 1.1)).all()
+
+
+def test_noise_differs_between_views_and_frames_and_time_does_not():
+    torch.manual_seed(0)
+    witness, batch = Witness(PAINTER), sliding_square(PAINTER, items=1)
+    evaluate(witness, replace(batch, video=torch.zeros_like(batch.video)))
+    noisy, timesteps, _ = witness.seen[0]
+    assert timesteps.shape == (1,)
+    rows = noisy[0, :, 1:].flatten(0, 1).flatten(1)
+    assert torch.corrcoef(rows).fill_diagonal_(0).abs().max() < 0.2
+
+
+def test_time_noise_grows_late_and_stays_below_its_maximum():
+    config = ObjectiveConfig(first_frame_noise="time", first_frame_noise_max=2.0)
+    generator, betas = torch.Generator().manual_seed(0), torch.zeros(1000)
+    levels = [
+        first_frame_level(config, torch.full((4000,), step), betas, generator).median().item() for step in (0, 500, 999)
+    ]
+    expected = [2 / (1 + math.exp(-centre)) for centre in (-1, 2 * 0.5**5 - 1, 1)]
+    assert levels == pytest.approx(expected, rel=0.05)
+    early = replace(config, first_frame_noise_power=1.0)
+    assert first_frame_level(early, torch.full((4000,), 500), betas, generator).median() > levels[1] * 1.3
+    assert first_frame_level(config, torch.full((4000,), 999), betas, generator).max() < 2.0
+
+
+def test_latents_that_are_there_are_not_computed_again(monkeypatch):
+    torch.manual_seed(0)
+    model, batch = MVVDM(TINY), sliding_square(TINY)
+    encoded = evaluate(model, batch)
+    ready = replace(batch, latents=model.encode(batch.video)).to("cpu")
+    monkeypatch.setattr(model.codec, "encode", _encode_moved_only(model.codec.encode, batch.video.shape))
+    stored = evaluate(model, ready)
+    assert all(torch.equal(encoded[name], stored[name]) for name in encoded)
+
+
+def _encode_moved_only(encode, video_shape):
+    calls = []
+
+    def guarded(frames, generator=None):
+        calls.append(frames.shape)
+        assert len(calls) == 1, "only the warp head's own picture is to be encoded"
+        return encode(frames)
+
+    return guarded
+
+
+def test_captions_are_dropped_at_the_asked_rate():
+    witness, batch = Witness(TINY), sliding_square(TINY, items=4)
+    objective, generator = Objective(ObjectiveConfig(drop_text=0.3)), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for _ in range(40):
+            objective(witness, batch, generator)
+    said = [caption for *_, given in witness.seen for caption in given["text"]]
+    assert set(said) == {"", "a square sliding"}
+    assert said.count("") / len(said) == pytest.approx(0.3, abs=0.1)
+
+
+def test_velocity_head_learns_the_velocity():
+    """With nothing learned the prediction is zero, and the loss the mean square of sqrt(a) noise - sqrt(1 - a) x0."""
+    torch.manual_seed(0)
+    config = replace(TINY, head="v_prediction")
+    witness, batch = Witness(config), sliding_square(config)
+    terms = evaluate(witness, batch)
+    noisy, timesteps, _ = witness.seen[0]
+    kept = witness.module.scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1, 1, 1)
+    clean = witness.module.encode(batch.video)
+    noise = (noisy - kept.sqrt() * clean) / (1 - kept).sqrt()
+    velocity = (kept.sqrt() * noise - (1 - kept).sqrt() * clean)[:, :, 1:]
+    assert terms["diffusion"].item() == pytest.approx(velocity.square().mean().item(), rel=1e-4)
+
+
 def test_points_outside_the_frame_are_left_out():
     torch.manual_seed(0)
     model, batch = MVVDM(TINY), sliding_square(TINY)
@@ -149,3 +251,7 @@ def test_recipes_exist_for_every_preset_and_refuse_nonsense():
         ObjectiveConfig(flow=-1.0)
     with pytest.raises(ConfigError, match="drop_text"):
         ObjectiveConfig(drop_text=1.0)
+    with pytest.raises(ConfigError, match="clean, beta, time"):
+        ObjectiveConfig(first_frame_noise="loud")
+    with pytest.raises(ConfigError, match="first_frame_noise_max is 0"):
+        ObjectiveConfig(first_frame_noise_max=0)

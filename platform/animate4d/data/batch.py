@@ -43,6 +43,7 @@ class TrainingBatch:
         flow_mask: `[B, V, T, 1, h, w]` float32: 1 object that frame 0 sees too, 128/255 object that frame 0 does not
             see, 0 no object or no flow; None together with `flow`.
         sample_ids: shard key, "/", view group.
+        latents: `[B, V, T, c, h, w]` float32, the encoded video where that was done before; else None.
     """
 
     video: torch.Tensor
@@ -55,6 +56,7 @@ class TrainingBatch:
     flow: torch.Tensor | None
     flow_mask: torch.Tensor | None
     sample_ids: list[str]
+    latents: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> TrainingBatch:
         """Return the batch with its tensors on `device`."""

@@ -5,21 +5,45 @@ Imports nothing heavy, so that `--help` answers at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from animate4d.core.errors import ConfigError
-from animate4d.training.recipe import RECIPES, Recipe
+from animate4d.models.config import MVVDMConfig, model_preset
+from animate4d.training.recipe import RECIPES, FirstFrameNoise, Recipe
 
-Preset = Literal["smoke", "small", "paper"]
+Preset = Literal["smoke", "small", "paper", "paper_sd21"]
 
 
-STEPS = {"smoke": 1000, "small": 20_000, "paper": 144_000}
+STEPS = {"smoke": 1000, "small": 20_000, "paper": 144_000, "paper_sd21": 144_000}
 """Optimiser steps. Paper 001 trains 20 epochs; of the 115,566 clips of MV-Video, 16 a step, those are 144,000 steps."""
 
-FRAME_STRIDE = {"smoke": 2, "small": 1, "paper": 1}
+FRAME_STRIDE = {"smoke": 2, "small": 1, "paper": 1, "paper_sd21": 1}
 """Every how many of the 16 frames that shards store the model sees one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelChanges:
+    """What to change in the preset's network. A part left out is the preset's."""
+
+    blend: Literal["attention", "module", "fixed"] | None = None
+    """How spatial and temporal branches are mixed: attention (a learned share each), module (one learned share per
+    motion module), fixed (half and half)."""
+    mv2v: bool | None = None
+    """Whether every frame attends to frame 0 of all views."""
+    image_tokens: int | None = None
+    """Image-prompt tokens per view; 0 switches image attention off."""
+    head: Literal["warp", "epsilon", "v_prediction"] | None = None
+    """What the network predicts: warp (moves frame 0), epsilon (the noise) or v_prediction."""
+    zero_terminal_snr: bool | None = None
+    """Whether the last step is pure noise; must be off with head epsilon."""
+    tap: str | None = None
+    """Layer whose features the track losses supervise, for example up_blocks.1 or up_blocks.1.motion_modules.2."""
+
+    def given(self) -> dict[str, Any]:
+        """Return the fields that change something."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +58,8 @@ class TrainConfig:
     """Run folder: checkpoints/, metrics.jsonl, samples/, model/. All nodes must see it under the same path. Under
     `ray job submit --working-dir` a relative path lies below $ANIMATE4D_HOME, else ~/animate4d."""
     preset: Preset = "smoke"
-    """Network and recipe: smoke (minutes on 2 CPU cores), small (an hour on one GPU), paper (the papers' numbers)."""
+    """Network and recipe: smoke (minutes on 2 CPU cores), small (an hour on one GPU), paper (the papers' numbers),
+    paper_sd21 (the same on SD 2.1's sizes)."""
     init: Path | None = None
     """Model folder whose weights training starts from; default random ones."""
     resume: bool = False
@@ -56,6 +81,13 @@ class TrainConfig:
     """Weight of the track position loss, paper 001 eq. 5 (10); 0 switches it off."""
     flow: float | None = None
     """Weight of the warp head's flow loss; default the preset's."""
+    first_frame_noise: FirstFrameNoise | None = None
+    """Noise on frame 0: clean (none), beta (the scheduler's tiny beta_t) or time (grows with the timestep, against
+    motionless clips; smoke and small clean, paper time)."""
+    first_frame_noise_max: float | None = None
+    """Largest standard deviation of first-frame-noise time: more gives larger motion and less likeness (1)."""
+    model: ModelChanges = field(default_factory=ModelChanges)
+    """Changes to the preset's network, for ablations."""
 
     workers: int = 1
     """Ray Train workers; each takes one GPU where the cluster has GPUs, else `threads` CPU threads."""
@@ -108,6 +140,7 @@ class TrainConfig:
         ]:
             if not good:
                 raise ConfigError(f"{name} is {getattr(self, name)}: give a number {wanted}")
+        self.network()
         batch = self.recipe().optimizer.batch_size
         if batch % self.workers:
             raise ConfigError(
@@ -119,14 +152,25 @@ class TrainConfig:
         """Optimiser steps of the whole run."""
         return self.steps or STEPS[self.preset]
 
+    def network(self) -> MVVDMConfig:
+        """Return the preset's network with what this config changes.
+
+        Raises:
+            ConfigError: the changes make no network.
+        """
+        return replace(model_preset(self.preset), **self.model.given())
+
     def recipe(self) -> Recipe:
         """Return the preset's recipe with what this config overrides."""
         base = RECIPES[self.preset]()
         return replace(
             base,
             optimizer=overridden(base.optimizer, self, ("batch_size", "learning_rate", "warmup", "ema")),
-            objective=overridden(base.objective, self, ("correspondence", "position", "flow")),
+            objective=overridden(base.objective, self, OBJECTIVE_FIELDS),
         )
+
+
+OBJECTIVE_FIELDS = ("correspondence", "position", "flow", "first_frame_noise", "first_frame_noise_max")
 
 
 def overridden(part: Any, config: TrainConfig, names: tuple[str, ...]) -> Any:

@@ -23,7 +23,6 @@ from animate4d.core.errors import ClusterError, ConfigError, ShardError, Trainin
 from animate4d.core.hashing import hash_file, hash_json
 from animate4d.io.atomic import write_json, write_text
 from animate4d.io.shards import read_index
-from animate4d.models.config import model_preset
 from animate4d.training.checkpoint import STOP_FILE, check_same_run, list_checkpoints, newest_sound, step_of
 from animate4d.training.config import TrainConfig
 from animate4d.training.metrics_log import NAME as METRICS
@@ -100,7 +99,7 @@ def resolve(config: TrainConfig) -> dict[str, Any]:
     rhythm = ("threads", "checkpoint_every", "keep", "sample_every", "log_every", "max_failures")
     return {
         "preset": config.preset,
-        "model": model_preset(config.preset).to_json(),
+        "model": config.network().to_json(),
         "recipe": asdict(config.recipe()),
         "steps": config.total_steps,
         "workers": config.workers,

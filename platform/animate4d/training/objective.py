@@ -17,6 +17,7 @@ from animate4d.training.losses import (
     noise_loss,
     object_cells,
     position_loss,
+    weighted_points,
 )
 from animate4d.training.recipe import ObjectiveConfig
 
@@ -45,12 +46,13 @@ class Objective:
             "coarse", "gate".
         """
         network = cast(MVVDM, getattr(model, "module", model))
-        clean = network.encode(batch.video)
+        clean = network.encode(batch.video, generator) if batch.latents is None else batch.latents
         timesteps = self._timesteps(clean.shape[0], network, generator).to(clean.device)
         noise = torch.randn(clean.shape, generator=generator).to(clean)
         noisy = network.scheduler.add_noise(clean.flatten(1, 2), noise.flatten(1, 2), timesteps).view_as(clean)
         first = clean[:, :, 0]
-        noisy[:, :, 0] = self._condition_frame(network, first, timesteps, noise[:, :, 0])
+        level = first_frame_level(self.config, timesteps, network.scheduler.betas, generator)
+        noisy[:, :, 0] = first + level.to(first).view(-1, 1, 1, 1, 1) * noise[:, :, 0]
         dropped = torch.rand(len(batch.captions), generator=generator) < self.config.drop_text
         captions = ["" if drop else caption for drop, caption in zip(dropped.tolist(), batch.captions, strict=True)]
         tap = network.config.tap
@@ -66,12 +68,9 @@ class Objective:
         )
         terms = self._picture_terms(network, output, batch, clean, noise, timesteps)
         if tap in output.features:
-            features = output.features[tap]
-            points = batch.tracks * (2 / batch.video.shape[-1]) - 1
-            inside = (points.abs() <= 1).all(-1)
-            visible = batch.visible * inside
-            terms["correspondence"] = correspondence_loss(features, points, visible)
-            terms["position"] = position_loss(features, points, visible)
+            points, visible = weighted_points(batch.tracks, batch.visible, batch.mask)
+            terms["correspondence"] = correspondence_loss(output.features[tap], points, visible)
+            terms["position"] = position_loss(output.features[tap], points, visible)
         weights = {"diffusion": 1.0} | {name: getattr(self.config, name) for name in terms if name != "diffusion"}
         total = torch.stack([weights[name] * value for name, value in terms.items() if weights[name] > 0]).sum()
         return {"loss": total, **{name: value.detach() for name, value in terms.items()}}
@@ -82,14 +81,6 @@ class Objective:
             drawn = 1 - drawn.square()
         steps = network.config.train_timesteps
         return (drawn * steps).long().clamp_max(steps - 1)
-
-    def _condition_frame(
-        self, network: MVVDM, first: torch.Tensor, timesteps: torch.Tensor, noise: torch.Tensor
-    ) -> torch.Tensor:
-        if self.config.first_frame_noise == "clean":
-            return first
-        betas = network.scheduler.betas.to(first)[timesteps]
-        return first + betas.view(-1, 1, 1, 1, 1) * noise
 
     def _picture_terms(
         self,
@@ -116,3 +107,24 @@ class Objective:
         if batch.flow is not None and batch.flow_mask is not None:
             terms["flow"] = flow_loss(output.flow, batch.flow, batch.flow_mask)
         return terms
+
+
+def first_frame_level(
+    config: ObjectiveConfig, timesteps: torch.Tensor, betas: torch.Tensor, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """Return the standard deviation `[B]` of the noise on frame 0; see `ObjectiveConfig.first_frame_noise`.
+
+    Args:
+        config: which schedule.
+        timesteps: `[B]` int64.
+        betas: those of the noise schedule.
+        generator: source of the draw of schedule "time" (CPU).
+    """
+    if config.first_frame_noise == "clean":
+        return torch.zeros(timesteps.shape, device=timesteps.device)
+    if config.first_frame_noise == "beta":
+        return betas.to(timesteps.device)[timesteps]
+    elapsed = timesteps.float() / (len(betas) - 1)
+    drawn = torch.randn(timesteps.shape, generator=generator).to(timesteps.device)
+    centre = 2 * elapsed**config.first_frame_noise_power - 1
+    return config.first_frame_noise_max * (centre + drawn).sigmoid()

@@ -14,7 +14,7 @@ from animate4d.core.errors import ConfigError
 from animate4d.data.config import DataConfig
 from animate4d.data.loader import open_stream
 from animate4d.io.atomic import atomic_folder
-from animate4d.models.config import MVVDMConfig, model_preset
+from animate4d.models.config import MVVDMConfig
 from animate4d.models.mv_vdm import MVVDM
 from animate4d.training.config import FRAME_STRIDE, TrainConfig
 from animate4d.training.loop import Parts
@@ -57,14 +57,17 @@ def make_parts(config: TrainConfig, rank: int, world: int) -> Parts:
 
 
 def make_model(config: TrainConfig) -> MVVDM:
-    """Return a new model of the preset, or the one in `config.init`."""
+    """Return a new model of the preset and its changes, or the one in `config.init`."""
     if config.init is None:
-        return MVVDM(model_preset(config.preset))
+        return MVVDM(config.network())
     model = MVVDM.from_pretrained(config.init)
     if model.config.preset != config.preset:
         raise ConfigError(
             f"init: {config.init} holds a '{model.config.preset}' model: give --preset {model.config.preset}"
         )
+    for name, wanted in config.model.given().items():
+        if (held := getattr(model.config, name)) != wanted:
+            raise ConfigError(f"model.{name} is {wanted!r}, but init {config.init} holds a model with {held!r}")
     return model
 
 
