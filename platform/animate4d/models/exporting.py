@@ -13,7 +13,6 @@ import torch
 
 from animate4d.core.errors import ConfigError, ModelError
 from animate4d.io.atomic import temporary_name, write_json
-from animate4d.io.progress import Progress
 from animate4d.models.config import MVVDMConfig
 from animate4d.models.import_config import ExportWeightsConfig
 from animate4d.models.importing import PREFIX, read_model_config
@@ -24,7 +23,7 @@ from animate4d.models.layouts.known import layout_named
 from animate4d.models.layouts.layout import Layout, Renamed, match, to_foreign
 from animate4d.models.layouts.mvdream import SCHEDULE
 from animate4d.models.mv_vdm import CONFIG_FILE, WEIGHTS_FILE, paths_in
-from animate4d.models.tensor_file import total_bytes, write_tensors
+from animate4d.models.tensor_file import ByteProgress, total_bytes, write_tensors
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 FOLDER_WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -113,15 +112,8 @@ def write_export(
         file = path / FOLDER_WEIGHTS
     shapes = {name: tuple(value.shape) for name, value in tensors.items()}
     kinds = {name: value.dtype for name, value in tensors.items()}
-    with Progress(total_bytes(shapes, kinds.__getitem__) >> 20, "write, MB") as bar:
-        write_tensors(
-            file,
-            tensors,
-            shapes,
-            kinds.__getitem__,
-            lambda done: bar.update(done >> 20),
-            origin=lambda name: "the model",
-        )
+    with ByteProgress(total_bytes(shapes, kinds.__getitem__), "write") as bar:
+        write_tensors(file, tensors, shapes, kinds.__getitem__, bar, origin=lambda name: "the model")
 
 
 def check_export(path: Path, layout: Layout, ours: Mapping[str, torch.Tensor], model: MVVDMConfig) -> None:

@@ -6,12 +6,12 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from animate4d.io.progress import Progress
 from animate4d.models.card import model_card
 from animate4d.models.config import MVVDMConfig
 from animate4d.models.frozen_parts import FrozenPart
 from animate4d.models.layouts.checkpoint import weight_file
 from animate4d.models.layouts.report import MatchReport
+from animate4d.models.tensor_file import ByteProgress
 
 BLOCK = 1 << 24
 """Bytes hashed at a time."""
@@ -53,13 +53,13 @@ def fingerprints(paths: list[Path]) -> dict[Path, str]:
     files = {path: weight_file(path / "unet" if (path / "unet").is_dir() else path) for path in paths}
     found: dict[Path, str] = {}
     done = 0
-    with Progress(sum(file.stat().st_size for file in set(files.values())) >> 20, "hash, MB") as bar:
+    with ByteProgress(sum(file.stat().st_size for file in set(files.values())), "hash") as bar:
         for file in dict.fromkeys(files.values()):
             digest = hashlib.sha256()
             with open(file, "rb") as stream:
                 while block := stream.read(BLOCK):
                     digest.update(block)
                     done += len(block)
-                    bar.update(done >> 20, file.name)
+                    bar(done, file.name)
             found[file] = f"{file.name}, sha256 {digest.hexdigest()[:16]}"
     return {path: found[file] for path, file in files.items()}

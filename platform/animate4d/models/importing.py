@@ -15,7 +15,6 @@ import torch
 
 from animate4d.core.errors import ConfigError, ModelError
 from animate4d.io.atomic import atomic_folder, write_json, write_text
-from animate4d.io.progress import Progress
 from animate4d.models.config import MVVDMConfig, model_preset
 from animate4d.models.frozen_parts import (
     FrozenPart,
@@ -30,7 +29,7 @@ from animate4d.models.joining import FRESH, Network, join, open_base, parameters
 from animate4d.models.layouts.layout import Renamed
 from animate4d.models.layouts.report import MatchReport
 from animate4d.models.mv_vdm import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
-from animate4d.models.tensor_file import total_bytes, write_tensors
+from animate4d.models.tensor_file import ByteProgress, total_bytes, write_tensors
 from animate4d.models.verifying import forward_once, verify_stored
 
 PREFIX = "unet."
@@ -54,6 +53,8 @@ def import_weights(config: ImportWeightsConfig) -> int:
     network, reports = join(config, model, base)
     for report in reports:
         print(report.table())
+    for option, kept, count in network.covered(reports):
+        print(f"covered: {kept} of {count} tensors of {option} stay, a later file holds the others")
     for group, count in network.fresh().items():
         print(f"start: {count} tensors: {FRESH[group]}")
     for note in ignored_schedulers(config):
@@ -64,12 +65,11 @@ def import_weights(config: ImportWeightsConfig) -> int:
     with atomic_folder(config.out) as folder:
         write_folder(folder, config, model, network, reports, parts, copied, tokenizer)
         stored = {name: stored_type(name, half) for name in network}
-        with Progress(total_bytes(network.shapes, stored.__getitem__) >> 20, "compare, MB") as bar:
-            verify_stored(
-                folder / WEIGHTS_FILE, PREFIX, network, stored.__getitem__, lambda done: bar.update(done >> 20)
-            )
+        with ByteProgress(total_bytes(network.shapes, stored.__getitem__), "compare") as bar:
+            verify_stored(folder / WEIGHTS_FILE, PREFIX, network, stored.__getitem__, bar)
         print(f"verified: {len(network)} tensors, {parameters(network.shapes) / 1e6:.2f} M parameters, as in the files")
-        print(forward_once(folder, parameters(network.shapes) * 4) if config.forward else "no forward pass (asked for)")
+        memory = 4 * parameters(network.shapes) + sum(part.bytes(torch.float32) for part in parts)
+        print(forward_once(folder, memory) if config.forward else "no forward pass: --no-forward")
     print(f"model: {config.out}")
     return 0
 
@@ -136,11 +136,11 @@ def write_folder(
     if free < weights + sum(sizes):
         raise ModelError(f"{folder.parent}: {free / 1e9:.1f} GB free, {(weights + sum(sizes)) / 1e9:.1f} GB needed")
 
-    with Progress((weights + sum(sizes)) >> 20, "write, MB") as bar:
+    with ByteProgress(weights + sum(sizes), "write") as bar:
         done = 0
 
         def report(note: str) -> Callable[[int], None]:
-            return lambda written: bar.update((done + written) >> 20, note)
+            return lambda written: bar(done + written, note)
 
         prefixed = {PREFIX + name: shape for name, shape in network.shapes.items()}
         tensors = Renamed(network, {PREFIX + name: name for name in network}, prefixed)

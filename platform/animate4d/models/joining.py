@@ -5,6 +5,7 @@ Later files cover earlier ones: base, motion, IP-Adapter, Animate3D; what none p
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -63,6 +64,13 @@ class Network(Mapping[str, torch.Tensor]):
     def origin(self, name: str) -> str:
         """Return where a tensor comes from, for messages."""
         return str(self.files.get(name, "start"))
+
+    def covered(self, reports: list[MatchReport]) -> list[tuple[str, int, int]]:
+        """Return (option, tensors that stay, tensors it gave) of files that later ones cover in part."""
+        used = Counter(self.files.values())
+        return [
+            (report.part, used[report.path], report.matched) for report in reports if used[report.path] < report.matched
+        ]
 
     def fresh(self) -> dict[str, int]:
         """Return how many tensors of each group no file provides."""

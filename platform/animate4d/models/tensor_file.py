@@ -11,9 +11,30 @@ from pathlib import Path
 import torch
 
 from animate4d.core.errors import ModelError
+from animate4d.io.progress import Progress
 
 CODES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
 """What safetensors calls the types we write."""
+
+
+class ByteProgress:
+    """A progress line that counts bytes, in megabytes; use as a context manager."""
+
+    def __init__(self, total: int, label: str) -> None:
+        self._bar = Progress(total >> 20, f"{label}, MB")
+        self._last = -1
+
+    def __enter__(self) -> ByteProgress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.__exit__(*error)
+
+    def __call__(self, done: int, note: str = "") -> None:
+        """Say how many bytes are done."""
+        if done >> 20 != self._last:
+            self._last = done >> 20
+            self._bar.update(self._last, note)
 
 
 def write_tensors(

@@ -14,6 +14,9 @@ from animate4d.models.layouts.checkpoint import Safetensors
 CELLS = 8
 """Side of the latent map of the short forward pass: the smallest that four resolution levels halve to one cell."""
 
+SPARE = 1.2
+"""Memory of the short forward pass, in multiples of the weights."""
+
 
 def verify_stored(
     file: Path,
@@ -39,12 +42,12 @@ def verify_stored(
         progress(done)
 
 
-def forward_once(folder: Path, network_bytes: int) -> str:
+def forward_once(folder: Path, weights: int) -> str:
     """Load the folder as any job would and run one small forward pass.
 
     Args:
         folder: a complete model folder.
-        network_bytes: memory of the network in float32.
+        weights: bytes of network and frozen parts in float32.
 
     Returns:
         A line that says how it went, or why it was left out.
@@ -52,8 +55,7 @@ def forward_once(folder: Path, network_bytes: int) -> str:
     Raises:
         ModelError: the folder does not load, or the result is not finite.
     """
-    files = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
-    needed, free = max(2 * files, network_bytes) * 1.2, available_memory()
+    needed, free = SPARE * weights, available_memory()
     if free is not None and free < needed:
         return f"no forward pass: it needs about {needed / 1e9:.0f} GB of memory, {free / 1e9:.0f} GB are free"
     from animate4d.models.mv_vdm import MVVDM

@@ -122,13 +122,13 @@ def test_reports_name_what_is_missing_surplus_and_misshaped(shapes, weights):
     _, report = match(layout, shapes, Checkpoint(None, file))
     assert report.missing == ("conv_in.bias",)
     assert report.unexpected == ("surprise.weight",)
-    assert report.misshaped == (("conv_out.weight", (4, 32, 3, 3), (3, 3)),)
+    assert report.misshaped == (("conv_out.weight", (4, 16, 3, 3), (3, 3)),)
     assert not report.fits
     line = report.summary()
     assert "\n" not in line
     assert "1 missing (first conv_in.bias)" in line
     assert "1 unexpected (first surprise.weight)" in line
-    assert "expected [4, 32, 3, 3], found [3, 3]" in line
+    assert "expected [4, 16, 3, 3], found [3, 3]" in line
     assert "surprise.weight" in report.table()
 
 
