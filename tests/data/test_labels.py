@@ -19,9 +19,9 @@ class CountingTracker:
         self.calls = 0
         self._real = make_tracker("opencv-lk")
 
-    def track(self, video, queries, masks):
+    def track(self, video, queries, masks, valid=None):
         self.calls += 1
-        return self._real.track(video, queries, masks)
+        return self._real.track(video, queries, masks, valid)
 
 
 @pytest.fixture

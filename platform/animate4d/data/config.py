@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from animate4d.core.errors import ConfigError
+from animate4d.tracks.build import check_tracker
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +33,9 @@ class DataConfig:
     points: int = 8
     """Tracked points per view and step (paper 001 section 3.2)."""
     tracker: str = "exact"
-    """exact (labels stored by the renderer), opencv-lk or opencv-dis."""
+    """exact (labels stored by the renderer), opencv-lk, opencv-dis, cotracker3 or cotracker3-official."""
+    tracker_checkpoint: Path | None = None
+    """Weights of cotracker3: scaled_offline.pth (clips of 30-60 frames) or scaled_online.pth (16), CC BY-NC 4.0."""
     grid: int = 15
     """Side of the query grid for trackers that label (paper 001 section 3.2)."""
     labels: Path | None = None
@@ -81,6 +84,7 @@ class DataConfig:
         for name, good, expected in checks:
             if not good:
                 raise ConfigError(f"data.{name} is {getattr(self, name)!r}: expected {expected}")
+        check_tracker(self.tracker, self.tracker_checkpoint)
 
     @property
     def stored_frames(self) -> tuple[int, ...]:

@@ -40,10 +40,11 @@ class Labeller:
 
     Raises:
         ConfigError: the tracker is not available, or the folder cannot be made.
+        ModelError: the tracker's checkpoint is missing or does not fit.
     """
 
-    def __init__(self, tracker: str, grid: int, folder: Path) -> None:
-        self._tracker = make_tracker(tracker)
+    def __init__(self, tracker: str, grid: int, folder: Path, checkpoint: Path | None = None) -> None:
+        self._tracker = make_tracker(tracker, checkpoint=checkpoint)
         self._grid = grid
         self._folder = folder / f"{slug(self._tracker.id)}-grid{grid}"
         try:
@@ -82,7 +83,7 @@ def label_clip(tracker: PointTracker, members: Mapping[str, bytes], views: Seque
     video = decode_clip(pictures, views=views, frames=range(len(meta.times))).video
     queries, valid = grid_queries(video.alpha[:, 0], grid)
     on_grey = composite_grey(np.concatenate([video.rgb, video.alpha[..., None]], axis=-1))
-    tracks = tracker.track(on_grey, queries, video.alpha)
+    tracks = tracker.track(on_grey, queries, video.alpha, valid)
     note = {
         "sample": meta.id,
         "views": list(views),

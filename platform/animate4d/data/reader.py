@@ -63,7 +63,7 @@ class ItemReader:
         self._max_bad_share = config.max_bad_share
         self._labeller = None
         if config.tracker != EXACT:
-            self._labeller = Labeller(config.tracker, config.grid, config.labels_folder)
+            self._labeller = Labeller(config.tracker, config.grid, config.labels_folder, config.tracker_checkpoint)
         self._seen = self._bad = 0
 
     def fetch(self, item: Item) -> EncodedItem:

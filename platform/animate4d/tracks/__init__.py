@@ -1,1 +1,1 @@
-"""Point trackers behind one protocol: exact, OpenCV; queries and sampling of points."""
+"""Point trackers behind one protocol: OpenCV and CoTracker3; queries and sampling of points."""

@@ -34,7 +34,9 @@ class LucasKanadeTracker:
 
     id = "opencv-lk/1"
 
-    def track(self, video: np.ndarray, queries: np.ndarray, masks: np.ndarray | None) -> Tracks:
+    def track(
+        self, video: np.ndarray, queries: np.ndarray, masks: np.ndarray | None, valid: np.ndarray | None = None
+    ) -> Tracks:
         """Follow points; see `PointTracker.track`."""
         grey = _grey(video)
         followed = []
@@ -52,7 +54,9 @@ class DenseInverseSearchTracker:
 
     id = "opencv-dis/1"
 
-    def track(self, video: np.ndarray, queries: np.ndarray, masks: np.ndarray | None) -> Tracks:
+    def track(
+        self, video: np.ndarray, queries: np.ndarray, masks: np.ndarray | None, valid: np.ndarray | None = None
+    ) -> Tracks:
         """Follow points; see `PointTracker.track`."""
         step = _dis_step()
         grey = _grey(video)

@@ -19,13 +19,16 @@ class PointTracker(Protocol):
 
     id: str
 
-    def track(self, video: np.ndarray, queries: np.ndarray, masks: np.ndarray | None) -> Tracks:
+    def track(
+        self, video: np.ndarray, queries: np.ndarray, masks: np.ndarray | None, valid: np.ndarray | None = None
+    ) -> Tracks:
         """Follow points that start in frame 0.
 
         Args:
             video: `[V, T, H, W, 3]` uint8 RGB on a plain background.
             queries: `[V, P, 2]` float32 pixels in frame 0, centres at half-integers.
             masks: `[V, T, H, W]` uint8 coverage of the object; a point that leaves it is lost. None: no such check.
+            valid: `[V, P]` bool; the others are padding and may come back as anything. None: all are points.
 
         Returns:
             Tracks of the same V, T and P in the order of the queries; positions where `visible` is 0 mean nothing.

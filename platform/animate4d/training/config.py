@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from animate4d.core.errors import ConfigError
 from animate4d.models.config import MVVDMConfig, model_preset
+from animate4d.tracks.build import check_tracker
 from animate4d.training.recipe import RECIPES, FirstFrameNoise, Recipe
 
 Preset = Literal["smoke", "small", "paper", "paper_sd21"]
@@ -96,7 +97,9 @@ class TrainConfig:
     loader: Literal["inprocess", "ray"] = "inprocess"
     """inprocess reads shards in the worker (exact resume); ray streams and labels them with Ray Data."""
     tracker: str = "exact"
-    """Who tracks points: exact (labels in the shards), opencv-lk, opencv-dis."""
+    """Who tracks points: exact (labels in the shards), opencv-lk, opencv-dis, cotracker3 or cotracker3-official."""
+    tracker_checkpoint: Path | None = None
+    """Weights of cotracker3, scaled_offline.pth or scaled_online.pth (CC BY-NC 4.0, as the model may be then)."""
     seed: int = 0
     """Seed of weights, noise and clip order."""
     checkpoint_every: int = 50
@@ -141,6 +144,7 @@ class TrainConfig:
             if not good:
                 raise ConfigError(f"{name} is {getattr(self, name)}: give a number {wanted}")
         self.network()
+        check_tracker(self.tracker, self.tracker_checkpoint)
         batch = self.recipe().optimizer.batch_size
         if batch % self.workers:
             raise ConfigError(

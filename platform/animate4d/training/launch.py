@@ -59,6 +59,7 @@ def train(
         keep_list=config.keep_list and input_path(config.keep_list),
         out=durable_path(config.out),
         init=config.init and input_path(config.init),
+        tracker_checkpoint=config.tracker_checkpoint and input_path(config.tracker_checkpoint),
     )
     resolved = resolve(config)
     step = open_run(config, resolved)
@@ -96,6 +97,7 @@ def resolve(config: TrainConfig) -> dict[str, Any]:
     """
     infos = read_index(config.data)
     job = {"data": str(config.data), "out": str(config.out), "init": config.init and str(config.init)}
+    job["tracker_checkpoint"] = config.tracker_checkpoint and str(config.tracker_checkpoint)
     rhythm = ("threads", "checkpoint_every", "keep", "sample_every", "log_every", "max_failures")
     return {
         "preset": config.preset,
@@ -104,7 +106,7 @@ def resolve(config: TrainConfig) -> dict[str, Any]:
         "steps": config.total_steps,
         "workers": config.workers,
         "loader": config.loader,
-        "tracker": config.tracker,
+        "tracker": tracker_text(config),
         "seed": config.seed,
         "data": {
             "clips": sum(info.samples for info in infos),
@@ -114,6 +116,20 @@ def resolve(config: TrainConfig) -> dict[str, Any]:
         },
         "job": job | {name: getattr(config, name) for name in rhythm},
     }
+
+
+def tracker_text(config: TrainConfig) -> str:
+    """Return the tracker's name, with the hash of its weights where it has some.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    path = config.tracker_checkpoint
+    if path is None:
+        return config.tracker
+    if not path.is_file():
+        raise ConfigError(f"tracker_checkpoint: {path}: there is no such file")
+    return f"{config.tracker} {hash_file(path)[:12]}"
 
 
 def kept_hash(path: Path) -> str:

@@ -23,6 +23,11 @@ from animate4d.training.metrics_log import read_rows
 from animate4d.training.objective import Objective
 from animate4d.training.samples import SampleGrid
 
+TRACKER_NOTE = (
+    "Point tracks were made with CoTracker3, whose weights are CC BY-NC 4.0. Labels made with them, and models trained "
+    "on such labels, may inherit that licence."
+)
+
 
 def data_config(config: TrainConfig, model: MVVDMConfig) -> DataConfig:
     """Return what one worker reads."""
@@ -36,6 +41,7 @@ def data_config(config: TrainConfig, model: MVVDMConfig) -> DataConfig:
         stride=FRAME_STRIDE[config.preset],
         frames_per_step=min(optimizer.frames_per_step, model.frames),
         tracker=config.tracker,
+        tracker_checkpoint=config.tracker_checkpoint,
         batch_size=optimizer.batch_size // config.workers,
         seed=config.seed,
         loader=config.loader,
@@ -91,6 +97,8 @@ def export_model(model: nn.Module, folder: Path, facts: dict[str, Any]) -> None:
         "data": resolved["data"],
         "training_loss": last_mean(rows),
     }
+    if resolved["tracker"].startswith("cotracker3"):
+        card["labels"] = TRACKER_NOTE
     with atomic_folder(folder) as fresh:
         model.save_pretrained(fresh, card)
 
