@@ -1,12 +1,10 @@
 """The spatiotemporal motion module: attention along time blended with attention over the views of one time step.
 
 Extends AnimateDiff's motion module (diffusers' `AnimateDiffTransformer3D`) as Animate3D does: two branches with their
-own projections, one learned blend per attention that starts at one half.
+own projections, a blend that starts at one half. Tokens are `[b, f, n, l, c]`: samples, frames, views, map cells.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from diffusers.models.attention import FeedForward
@@ -14,29 +12,8 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from torch import nn
-from torch.nn.functional import scaled_dot_product_attention
 
-from animate4d.models.attention import join_heads, split_heads
-
-
-def sine_encoding_2d(height: int, width: int, channels: int, device: torch.device | None = None) -> torch.Tensor:
-    """Return the `[height * width, channels]` DETR-style encoding: half the channels for y, then half for x.
-
-    Rows and columns count from 1 and are scaled so that the last one is 2 pi; feature i has frequency
-    10000^(-2 floor(i / 2) / (channels / 2)), sine where i is even and cosine where it is odd.
-    """
-    half = channels // 2
-    index = torch.arange(half, device=device, dtype=torch.float32)
-    frequency = 10000 ** (-2 * torch.div(index, 2, rounding_mode="floor") / half)
-
-    def encode(count: int) -> torch.Tensor:
-        position = torch.arange(1, count + 1, device=device, dtype=torch.float32) / (count + 1e-6) * (2 * math.pi)
-        angle = position[:, None] * frequency
-        return torch.where(index.long() % 2 == 0, angle.sin(), angle.cos())
-
-    rows = encode(height)[:, None].expand(height, width, half)
-    columns = encode(width)[None, :].expand(height, width, half)
-    return torch.cat((rows, columns), dim=-1).reshape(height * width, channels)
+from animate4d.models.attention import GRID_LIMIT, attend
 
 
 class SpatioTemporalAttention(Attention):
@@ -53,6 +30,7 @@ class SpatioTemporalAttention(Attention):
         super().__init__(query_dim=channels, heads=heads, dim_head=channels // heads, bias=False)
         self.time_pos_embed = SinusoidalPositionalEmbedding(channels, max_seq_length=max_frames)
         self.spatial = spatial
+        self.chunk = GRID_LIMIT
         if not spatial:
             return
         self.to_q_sp = nn.Linear(channels, channels, bias=False)
@@ -64,56 +42,47 @@ class SpatioTemporalAttention(Attention):
     def forward(  # type: ignore[override]
         self,
         tokens: torch.Tensor,
-        positions: torch.Tensor,
+        positions: torch.Tensor | None,
         frame_index: torch.Tensor,
         mix_factor: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Attend along time and over space.
 
         Args:
-            tokens: `[b, n, f, l, c]` normalised.
-            positions: `[l, c]` spatial encoding.
+            tokens: `[b, f, n, l, c]` normalised.
+            positions: `[l, c]` spatial encoding; None without a spatial branch.
             frame_index: `[b, f]` int64, which frame of the clip each one is.
             mix_factor: `[1]`, that of the module around, if it owns it.
+
+        Returns:
+            the blend, the temporal branch and the spatial branch, each `[b, f, n, l, c]` behind its own projection.
         """
-        temporal, spatial = self.branches(tokens, positions, frame_index)
-        return self.mix(temporal, spatial, mix_factor)
-
-    def branches(
-        self, tokens: torch.Tensor, positions: torch.Tensor, frame_index: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the temporal and, if there is one, the spatial branch, each behind its output projection."""
         temporal = self._over_time(tokens, frame_index)
-        return temporal, self._over_space(tokens + positions) if self.spatial else None
-
-    def mix(
-        self, temporal: torch.Tensor, spatial: torch.Tensor | None, mix_factor: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Blend what `branches` returned."""
-        if spatial is None:
-            return temporal
+        if not self.spatial:
+            return temporal, temporal, None
+        assert positions is not None
+        spatial = self._over_space(tokens + positions)
         factor = self.mix_factor if mix_factor is None else mix_factor
         share = 0.5 if factor is None else factor.sigmoid()
-        return share * spatial + (1 - share) * temporal
+        return share * spatial + (1 - share) * temporal, temporal, spatial
 
     def _over_space(self, tokens: torch.Tensor) -> torch.Tensor:
-        samples, views, frames, length, channels = tokens.shape
-        together = tokens.transpose(1, 2).reshape(samples * frames, views * length, channels)
-        query, key, value = (
-            split_heads(project(together), self.heads) for project in (self.to_q_sp, self.to_k_sp, self.to_v_sp)
-        )
-        seen = self.to_out_sp(join_heads(scaled_dot_product_attention(query, key, value)))
-        return seen.view(samples, frames, views, length, channels).transpose(1, 2)
+        together = tokens.flatten(2, 3).flatten(0, 1)
+        query, key, value = self.to_q_sp(together), self.to_k_sp(together), self.to_v_sp(together)
+        return self.to_out_sp(attend(query, key, value, self.heads)).view_as(tokens)
 
     def _over_time(self, tokens: torch.Tensor, frame_index: torch.Tensor) -> torch.Tensor:
-        samples, views, frames, length, channels = tokens.shape
+        samples, frames, views, length, channels = tokens.shape
         encoding = self.time_pos_embed.pe[0][frame_index].to(tokens.dtype)
-        timed = (tokens + encoding[:, None, :, None]).transpose(2, 3).reshape(-1, frames, channels)
-        query, key, value = (split_heads(project(timed), self.heads) for project in (self.to_q, self.to_k, self.to_v))
-        # Thousands of sequences of a few frames: plain matrix products beat the fused kernel's per-sequence overhead.
-        weights = (query @ key.transpose(-1, -2) * self.scale).softmax(-1)
-        seen = self.to_out[0](join_heads(weights @ value))
-        return seen.view(samples, views, length, frames, channels).transpose(2, 3)
+        timed = tokens + encoding[:, :, None, None]
+        sequences = timed.permute(0, 2, 3, 1, 4).reshape(-1, frames, channels)
+        seen = [self._along(part) for part in sequences.split(self.chunk)]
+        together = seen[0] if len(seen) == 1 else torch.cat(seen)
+        return together.view(samples, views, length, frames, channels).permute(0, 3, 1, 2, 4)
+
+    def _along(self, sequences: torch.Tensor) -> torch.Tensor:
+        query, key, value = self.to_q(sequences), self.to_k(sequences), self.to_v(sequences)
+        return self.to_out[0](attend(query, key, value, self.heads))
 
 
 class SpatioTemporalBlock(nn.Module):
@@ -144,14 +113,14 @@ class SpatioTemporalBlock(nn.Module):
         self.mix_factor = nn.Parameter(torch.zeros(1)) if blend == "module" and spatial else None
 
     def forward(
-        self, tokens: torch.Tensor, positions: torch.Tensor, frame_index: torch.Tensor
+        self, tokens: torch.Tensor, positions: torch.Tensor | None, frame_index: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Map `[b, n, f, l, c]` to the same shape; beside it the last attention's temporal and spatial branch."""
-        temporal, spatial = self.attn1.branches(self.norm1(tokens), positions, frame_index)
-        tokens = tokens + self.attn1.mix(temporal, spatial, self.mix_factor)
+        """Map `[b, f, n, l, c]` to the same shape; beside it the last attention's temporal and spatial branch."""
+        mixed, temporal, spatial = self.attn1(self.norm1(tokens), positions, frame_index, self.mix_factor)
+        tokens = tokens + mixed
         if self.attn2 is not None and self.norm2 is not None:
-            temporal, spatial = self.attn2.branches(self.norm2(tokens), positions, frame_index)
-            tokens = tokens + self.attn2.mix(temporal, spatial, self.mix_factor)
+            mixed, temporal, spatial = self.attn2(self.norm2(tokens), positions, frame_index, self.mix_factor)
+            tokens = tokens + mixed
         return tokens + self.ff(self.norm3(tokens)), temporal, spatial
 
 
@@ -185,21 +154,23 @@ class SpatioTemporalTransformer(AnimateDiffTransformer3D):
         )
 
     def forward(  # type: ignore[override]
-        self, hidden_states: torch.Tensor, views: int, frame_index: torch.Tensor
-    ) -> torch.Tensor:
-        """Mix `[(b n f), c, h, w]` features over time, views and positions; `frame_index` is `[b, f]`."""
-        return self.with_branches(hidden_states, views, frame_index)[0]
-
-    def with_branches(
-        self, hidden_states: torch.Tensor, views: int, frame_index: torch.Tensor
+        self, hidden: torch.Tensor, frame_index: torch.Tensor, positions: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Return `forward`'s result and the last attention's temporal and spatial branch `[b, n, f, h w, c]`."""
+        """Mix features over time, views and positions.
+
+        Args:
+            hidden: `[(b f n), c, h, w]`.
+            frame_index: `[b, f]` int64.
+            positions: `[h w, c]` spatial encoding; None without a spatial branch.
+
+        Returns:
+            the mixed features, and the last attention's temporal and spatial branch as tokens `[b, f, n, h w, c]`.
+        """
         samples, frames = frame_index.shape
-        rows, channels, height, width = hidden_states.shape
-        clip = hidden_states.view(samples * views, frames, channels, height * width)
-        normed = self.norm(clip.transpose(1, 2))
-        tokens = self.proj_in(normed.permute(0, 2, 3, 1)).view(samples, views, frames, height * width, channels)
-        positions = sine_encoding_2d(height, width, channels, tokens.device).to(tokens.dtype)
+        rows, _, *size = hidden.shape
+        clip = hidden.flatten(2).view(samples, frames, rows // (samples * frames), -1, size[0] * size[1])
+        normed = self.norm(clip.permute(0, 2, 3, 1, 4).flatten(0, 1))
+        tokens = self.proj_in(normed.unflatten(0, (samples, -1)).permute(0, 3, 1, 4, 2))
         tokens, temporal, spatial = self.transformer_blocks[0](tokens, positions, frame_index)
-        mixed = self.proj_out(tokens).view(rows, height * width, channels).transpose(1, 2)
-        return hidden_states + mixed.reshape(rows, channels, height, width), temporal, spatial
+        mixed = self.proj_out(tokens).flatten(0, 2).transpose(1, 2).unflatten(2, size)
+        return hidden + mixed, temporal, spatial

@@ -1,14 +1,13 @@
-"""The denoiser: diffusers' `UNetMotionModel` with views, cameras, MV2V, spatiotemporal modules and a feature tap.
+"""The denoiser: diffusers' `UNetMotionModel` with views, cameras, MV2V, spatiotemporal modules and feature taps.
 
 Subclassing keeps parameter names (and so pretrained weights) of diffusers; the forward pass is our own, because
 conditions differ per view and per frame, blocks must know the view count, and features are returned rather than hooked
-(a hook fires twice under checkpointing).
+(a hook fires twice under checkpointing). Inside, rows are ordered (sample, frame, view), see `models.attention`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,48 +20,18 @@ from torch.utils.checkpoint import checkpoint
 
 from animate4d.core.errors import ConfigError
 from animate4d.models.attention import MultiViewAttention, TextImageAttention
+from animate4d.models.conditions import CAMERA_NUMBERS, Conditions, camera_numbers, level_positions
 from animate4d.models.config import MVVDMConfig
+from animate4d.models.spatial import attend_in_space
 from animate4d.models.spatiotemporal import SpatioTemporalTransformer
-from animate4d.models.taps import check_taps, list_taps
+from animate4d.models.taps import BRANCHES, check_taps
+from animate4d.models.walk import Stop, kept_stops, plan_walk, stops_until
 
 if TYPE_CHECKING:
     from animate4d.models.step_cache import StepCache
 
-CAMERA_NUMBERS = 16
-"""A camera is its 4x4 camera-to-world matrix, row-major."""
-
 NOISY_SHARE, FIRST_FRAME_GAIN = 0.1, 8.0
 """Factors on the first convolution's start, which make frame 0 about five times louder than the noise."""
-
-
-def camera_numbers(camera_to_world: torch.Tensor) -> torch.Tensor:
-    """Flatten `[..., 4, 4]` camera-to-world matrices to 16 numbers with the translation scaled to length one (MVDream).
-
-    Distance and field of view are thereby unknown to the network.
-    """
-    matrix = camera_to_world.clone()
-    position = matrix[..., :3, 3]
-    matrix[..., :3, 3] = position / (position.norm(dim=-1, keepdim=True) + 1e-8)
-    return matrix.flatten(-2)
-
-
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """What the layers of one forward pass share.
-
-    Attributes:
-        views: view count n.
-        frame_index: `[b, f]` int64.
-        embedding: `[(b n f), d]` time, camera and, if configured, frame and text.
-        context: `[b, L, d]` text states, image tokens of all views behind them.
-        taps: places whose features are wanted.
-    """
-
-    views: int
-    frame_index: torch.Tensor
-    embedding: torch.Tensor
-    context: torch.Tensor
-    taps: frozenset[str]
 
 
 class MultiViewUNetMotionModel(UNetMotionModel):
@@ -82,11 +51,14 @@ class MultiViewUNetMotionModel(UNetMotionModel):
             cross_attention_dim=config.text_dim,
             num_attention_heads=config.heads,
             use_linear_projection=config.linear_projection,
+            temporal_transformer_layers_per_block=0,
+            temporal_transformer_layers_per_mid_block=0,
             motion_max_seq_length=config.max_frames,
             motion_num_attention_heads=config.temporal_heads,
         )
         self.network = config
         self.checkpoint_layers = False
+        self.memory_format = torch.contiguous_format
         first, condition_dim = config.block_channels[0], config.block_channels[0] * 4
         self.camera_embedding = TimestepEmbedding(CAMERA_NUMBERS, condition_dim)
         if config.image_tokens:
@@ -106,20 +78,19 @@ class MultiViewUNetMotionModel(UNetMotionModel):
                 nn.Linear(condition_dim, condition_dim),
             )
         spatial = config.spatial_levels
-        blocks = self.named_blocks()
-        for (_, block), branches in zip(blocks, (*spatial, spatial[-1], *reversed(spatial)), strict=True):
-            self._equip(block, spatial=branches)
-        self.tap_names = tuple(list_taps(blocks))
+        branches = (*spatial, spatial[-1], *reversed(spatial))
+        for block, branch in zip(self.blocks(), branches, strict=True):
+            self._equip(block, spatial=branch)
+        self.stops = plan_walk(config)
+        self.tap_names = tuple(tap for stop in self.stops for tap in stop.taps)
         try:
             check_taps((config.tap,), self.tap_names)
         except ConfigError as error:
             raise ConfigError(f"model.tap: {error}") from error
 
-    def named_blocks(self) -> list[tuple[str, nn.Module]]:
-        """Return the blocks in the order they are passed, with their names."""
-        down = [(f"down_blocks.{index}", block) for index, block in enumerate(self.down_blocks)]
-        up = [(f"up_blocks.{index}", block) for index, block in enumerate(self.up_blocks)]
-        return [*down, ("mid_block", self.mid_block), *up]
+    def blocks(self) -> list[nn.Module]:
+        """Return encoder blocks, middle block and decoder blocks in the order they run."""
+        return [*self.down_blocks, self.mid_block, *self.up_blocks]
 
     def _equip(self, block: nn.Module, *, spatial: bool) -> None:
         """Replace a block's stock parts by ours."""
@@ -154,7 +125,7 @@ class MultiViewUNetMotionModel(UNetMotionModel):
 
         Only for training without pretrained weights: diffusers' own start is random motion modules.
         """
-        for _, block in self.named_blocks():
+        for block in self.blocks():
             for resnet in block.resnets:
                 nn.init.zeros_(resnet.conv2.weight)
                 nn.init.zeros_(resnet.conv2.bias)
@@ -212,85 +183,93 @@ class MultiViewUNetMotionModel(UNetMotionModel):
             ConfigError: a tap is unknown.
         """
         wanted = check_taps(taps, self.tap_names)
-        samples, views, frames = sample.shape[:3]
-        context = encoder_hidden_states
-        if self.network.image_tokens:
-            assert image_embeds is not None
-            tokens = self.image_projection(image_embeds.flatten(0, 1)).view(samples, -1, context.shape[-1])
-            context = torch.cat((context, tokens.to(context.dtype)), dim=1)
-        embedding = self._embed(timestep, camera, frame_index, pooled_text)
-        shared = Conditions(views, frame_index, embedding, context, wanted)
-        hidden = self.conv_in(sample.flatten(0, 2))
-        if self.network.position_map:
-            hidden = hidden + self._position_map(*hidden.shape[-2:])
-        features: dict[str, torch.Tensor] = {}
-        shortcut = cache is not None and cache.reuse
-        skips = self._encode(hidden, shared, features, limit=cache.layers if cache is not None and shortcut else None)
-        deep = None if shortcut else self._through_middle(skips[-1], shared, features)
-        hidden = self._decode(deep, skips, shared, features, cache)
-        hidden = self.conv_out(self.conv_act(self.conv_norm_out(hidden)))
-        rows = (samples, views, frames)
-        return hidden.unflatten(0, rows), {tap: features[tap].unflatten(0, rows) for tap in features}
+        hidden, shared = self._enter(
+            sample, timestep, encoder_hidden_states, camera, frame_index, pooled_text, image_embeds, wanted
+        )
+        stops = self.stops if cache is None or not cache.reuse else kept_stops(self.stops, cache.layers)
+        hidden, features = self._walk(stops, hidden, shared, cache)
+        output = self.conv_out(self.conv_act(self.conv_norm_out(hidden)))
+        return _leave(output, shared), {tap: _leave(feature, shared) for tap, feature in features.items()}
 
-    def _encode(
-        self, hidden: torch.Tensor, shared: Conditions, features: dict[str, torch.Tensor], limit: int | None
-    ) -> list[torch.Tensor]:
-        """Run the encoder; return its skips, or as many of the first ones as `limit` says and no layer beyond."""
-        skips = [hidden]
-        for number, block in enumerate(self.down_blocks):
-            for index in range(len(block.resnets)):
-                if len(skips) == limit:
-                    return skips
-                hidden, found = self._layer(f"down_blocks.{number}", block, index, hidden, shared)
-                features.update(found)
-                skips.append(hidden)
-            for downsampler in block.downsamplers or ():
-                if len(skips) == limit:
-                    return skips
-                hidden = downsampler(hidden)
-                skips.append(hidden)
-            if f"down_blocks.{number}" in shared.taps:
-                features[f"down_blocks.{number}"] = hidden
-        return skips
-
-    def _through_middle(
-        self, hidden: torch.Tensor, shared: Conditions, features: dict[str, torch.Tensor]
-    ) -> torch.Tensor:
-        for index in range(len(self.mid_block.resnets)):
-            hidden, found = self._layer("mid_block", self.mid_block, index, hidden, shared)
-            features.update(found)
-        if "mid_block" in shared.taps:
-            features["mid_block"] = hidden
-        return hidden
-
-    def _decode(
+    def read(
         self,
-        hidden: torch.Tensor | None,
-        skips: list[torch.Tensor],
-        shared: Conditions,
-        features: dict[str, torch.Tensor],
-        cache: StepCache | None,
-    ) -> torch.Tensor:
-        """Run the decoder; without `hidden`, only the layers after the one that `cache` kept the input of."""
-        left = sum(len(block.resnets) for block in self.up_blocks)
-        for number, block in enumerate(self.up_blocks):
-            for index in range(len(block.resnets)):
-                if cache is not None and left == cache.layers:
-                    hidden = cache.exchange(hidden)
-                left -= 1
-                if hidden is None:
-                    continue
-                joined = torch.cat((hidden, skips.pop()), dim=1)
-                hidden, found = self._layer(f"up_blocks.{number}", block, index, joined, shared)
+        sample: torch.Tensor,
+        timestep: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        *,
+        camera: torch.Tensor,
+        frame_index: torch.Tensor,
+        taps: Iterable[str],
+        pooled_text: torch.Tensor | None = None,
+        image_embeds: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Return the features at `taps` only; layers behind the last of them do not run. Arguments as in `forward`."""
+        wanted = check_taps(taps, self.tap_names)
+        hidden, shared = self._enter(
+            sample, timestep, encoder_hidden_states, camera, frame_index, pooled_text, image_embeds, wanted
+        )
+        _, features = self._walk(stops_until(self.stops, wanted), hidden, shared, None)
+        return {tap: _leave(feature, shared) for tap, feature in features.items()}
+
+    def _enter(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor,
+        text: torch.Tensor,
+        camera: torch.Tensor,
+        frame_index: torch.Tensor,
+        pooled_text: torch.Tensor | None,
+        image_embeds: torch.Tensor | None,
+        taps: frozenset[str],
+    ) -> tuple[torch.Tensor, Conditions]:
+        """Return the first feature map `[(b f n), c, h, w]` and the conditions, in the type of the weights."""
+        config, dtype = self.network, self.conv_in.weight.dtype
+        samples, views = camera.shape[:2]
+        image = None
+        if config.image_tokens:
+            assert image_embeds is not None
+            image = self.image_projection(image_embeds.flatten(0, 1).to(dtype)).unflatten(0, (samples, views))
+        hidden = self.conv_in(sample.transpose(1, 2).flatten(0, 2).to(dtype, memory_format=self.memory_format))
+        if config.position_map:
+            hidden = hidden + self._position_map(*hidden.shape[-2:])
+        return hidden, Conditions(
+            frame_index=frame_index,
+            views=views,
+            embedding=self._embed(timestep, camera, frame_index, pooled_text),
+            text=text.to(dtype),
+            image=image,
+            positions=level_positions(
+                hidden.shape[-2],
+                hidden.shape[-1],
+                config.block_channels,
+                config.spatial_levels,
+                like=self.conv_in.weight,
+            ),
+            taps=taps,
+        )
+
+    def _walk(
+        self, stops: Sequence[Stop], hidden: torch.Tensor, shared: Conditions, cache: StepCache | None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        skips, features = [hidden], {}
+        for stop in stops:
+            block = self.get_submodule(stop.block)
+            if stop.layer is not None:
+                if stop.stage == "up":
+                    if cache is not None and stop.skip == cache.layers - 1:
+                        hidden = cache.exchange(hidden)
+                    hidden = torch.cat((hidden, skips.pop()), dim=1)
+                hidden, found = self._layer(block, stop, hidden, shared)
                 features.update(found)
-            if hidden is None:
-                continue
-            for upsampler in block.upsamplers or ():
-                hidden = upsampler(hidden, skips[-1].shape[-2:])
-            if f"up_blocks.{number}" in shared.taps:
-                features[f"up_blocks.{number}"] = hidden
-        assert hidden is not None
-        return hidden
+            elif stop.stage == "up":
+                hidden = block.upsamplers[0](hidden, skips[-1].shape[-2:])
+            else:
+                hidden = block.downsamplers[0](hidden)
+            if stop.stage == "down":
+                skips.append(hidden)
+            if stop.block in stop.taps and stop.block in shared.taps:
+                features[stop.block] = hidden
+        return hidden, features
 
     def _position_map(self, height: int, width: int) -> torch.Tensor:
         if self.position_map.shape[-2:] == (height, width):
@@ -308,52 +287,59 @@ class MultiViewUNetMotionModel(UNetMotionModel):
         frames = frame_index.shape[1]
         dtype = self.conv_in.weight.dtype
         time = self.time_embedding(self.time_proj(timestep).to(dtype))[:, None, None]
-        view = self.camera_embedding(camera_numbers(camera).to(dtype))[:, :, None]
-        embedding = (time + view).expand(samples, views, frames, -1)
+        view = self.camera_embedding(camera_numbers(camera).to(dtype))[:, None]
+        embedding = (time + view).expand(samples, frames, views, -1)
         if self.network.frame_conditions:
             assert pooled_text is not None
-            embedding = embedding + self.text_embedding(pooled_text)[:, None, None]
-            embedding = embedding + self.frame_embedding(frame_index)[:, None]
+            embedding = embedding + self.text_embedding(pooled_text.to(dtype))[:, None, None]
+            embedding = embedding + self.frame_embedding(frame_index)[:, :, None]
             embedding = embedding + self.condition_mix(embedding)
         return embedding.flatten(0, 2)
 
     def _layer(
-        self, name: str, block: nn.Module, index: int, hidden: torch.Tensor, shared: Conditions
+        self, block: nn.Module, stop: Stop, hidden: torch.Tensor, shared: Conditions
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         if self.checkpoint_layers and torch.is_grad_enabled():
-            return checkpoint(self._layer_now, name, block, index, hidden, shared, use_reentrant=False)
-        return self._layer_now(name, block, index, hidden, shared)
+            # Nothing in a layer draws random numbers, so there is no state of theirs to keep.
+            return checkpoint(
+                self._layer_now, block, stop, hidden, shared, use_reentrant=False, preserve_rng_state=False
+            )
+        return self._layer_now(block, stop, hidden, shared)
 
     def _layer_now(
-        self, name: str, block: nn.Module, index: int, hidden: torch.Tensor, shared: Conditions
+        self, block: nn.Module, stop: Stop, hidden: torch.Tensor, shared: Conditions
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Run ResNet block, attention and motion module `index`; in the middle block the ResNet block comes last."""
+        """Run ResNet block, attention and motion module; in the middle block the ResNet block comes last."""
+        assert stop.layer is not None
         found: dict[str, torch.Tensor] = {}
 
-        def tap(kind: str, number: int, value: torch.Tensor, branch: str = "") -> None:
-            if (place := f"{name}.{kind}.{number}{branch}") in shared.taps:
-                found[place] = value
+        def note(place: str, value: torch.Tensor) -> None:
+            if f"{stop.block}.{place}" in shared.taps:
+                found[f"{stop.block}.{place}"] = value
 
-        last = name == "mid_block"
-        if not last or index == 0:
-            hidden = block.resnets[index](hidden, shared.embedding)
-            tap("resnets", index, hidden)
-            if last:
-                return hidden, found
-        layer = index - 1 if last else index
+        middle = stop.stage == "mid"
+        number = stop.layer - 1 if middle else stop.layer
+        if number < 0 or not middle:
+            hidden = block.resnets[stop.layer](hidden, shared.embedding)
+            note(f"resnets.{stop.layer}", hidden)
+        if number < 0:
+            return hidden, found
         if hasattr(block, "attentions"):
-            sizes = {"views": shared.views, "frames": shared.frame_index.shape[1]}
-            hidden = block.attentions[layer](
-                hidden, encoder_hidden_states=shared.context, cross_attention_kwargs=sizes, return_dict=False
-            )[0]
-            tap("attentions", layer, hidden)
-        rows, _, height, width = hidden.shape
-        hidden, temporal, spatial = block.motion_modules[layer].with_branches(hidden, shared.views, shared.frame_index)
-        for branch, value in ((".temporal", temporal), (".spatial", spatial)):
-            if f"{name}.motion_modules.{layer}{branch}" in shared.taps:
-                tap("motion_modules", layer, value.transpose(-1, -2).reshape(rows, -1, height, width), branch)
-        tap("motion_modules", layer, hidden)
-        if last:
-            hidden = block.resnets[index](hidden, shared.embedding)
-            tap("resnets", index, hidden)
+            hidden = attend_in_space(block.attentions[number], hidden, shared)
+            note(f"attentions.{number}", hidden)
+        size = hidden.shape[-2:]
+        hidden, *branches = block.motion_modules[number](hidden, shared.frame_index, shared.positions[stop.level])
+        for kind, branch in zip(BRANCHES, branches, strict=True):
+            if f"{stop.block}.motion_modules.{number}.{kind}" in shared.taps:
+                note(f"motion_modules.{number}.{kind}", branch.flatten(0, 2).transpose(1, 2).unflatten(2, size))
+        note(f"motion_modules.{number}", hidden)
+        if middle:
+            hidden = block.resnets[stop.layer](hidden, shared.embedding)
+            note(f"resnets.{stop.layer}", hidden)
         return hidden, found
+
+
+def _leave(rows: torch.Tensor, shared: Conditions) -> torch.Tensor:
+    """Turn `[(b f n), ...]` into `[b, n, f, ...]`."""
+    samples, frames = shared.frame_index.shape
+    return rows.unflatten(0, (samples, frames, shared.views)).transpose(1, 2).contiguous()
