@@ -1,5 +1,14 @@
 #!/usr/bin/env python
-"""Find the layer whose features follow points best: `python jobs/probe_features.py --model DIR --data SHARDS`."""
+"""Find the layer whose features follow points best: `python jobs/probe_features.py --model DIR --data SHARDS`.
+
+To see what track supervision does to features, train each of a few seeds with and without it, on the same shards, and
+probe every model on objects that none of them saw:
+
+    python jobs/train.py --data shards --out runs/with-0 --seed 0 --steps 500
+    python jobs/train.py --data shards --out runs/without-0 --seed 0 --steps 500 --correspondence 0 --position 0
+    python jobs/probe_features.py --data held_out --model runs/with-0/model --out out/with-0
+    python jobs/probe_features.py --data held_out --model runs/without-0/model --out out/without-0
+"""
 
 import sys
 from pathlib import Path

@@ -91,7 +91,10 @@ def draw_chart(rows: Sequence[Mapping[str, Any]], baselines: Mapping[str, Mappin
         if floor <= LABEL + PLOT:
             line(floor, y + 2, floor, y + ROW - 2, INK, 2)
         words, after = f"{px:.1f}", x_of(px + spread) + 5
-        box = [(after - 2) * SCALE, (y + 4) * SCALE, (after + 7 * len(words)) * SCALE, (y + ROW - 4) * SCALE]
+        width = 7 * len(words)
+        if after - 3 < floor < after + width:
+            after = floor + 5
+        box = [(after - 2) * SCALE, (y + 4) * SCALE, (after + width) * SCALE, (y + ROW - 4) * SCALE]
         draw.rectangle(box, fill=BACKGROUND)
         text(after, y + ROW / 2, words, 12, INK, "lm")
     text(x_of(still), TOP - 16, f"points do not move {still:.1f}", 12, STILL, "ma")

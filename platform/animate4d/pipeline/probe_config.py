@@ -18,13 +18,6 @@ class ProbeConfig:
 
     True clips get a little noise, the denoiser runs once, and points of frame 0 are looked up in later frames by the
     cosine of their features; exact tracks say how far off they are.
-
-    What track supervision does to the features: train the same seeds with and without it, then probe each model.
-
-        python jobs/train.py --data shards --out runs/with --seed 0 --steps 500
-        python jobs/train.py --data shards --out runs/without --seed 0 --steps 500 --correspondence 0 --position 0
-        python jobs/probe_features.py --data held_out --model runs/with/model --out out/with
-        python jobs/probe_features.py --data held_out --model runs/without/model --out out/without
     """
 
     data: Path
