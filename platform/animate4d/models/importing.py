@@ -47,12 +47,12 @@ def import_weights(config: ImportWeightsConfig) -> int:
         raise ConfigError(f"--out {config.out} exists; give another folder or --overwrite")
     model = chosen_model(config)
     base = open_base(config.base)
-    codec = find_codec(config, model, base)
-    text, tokenizer = find_text_encoder(config, model, base)
-    parts = [part for part in (codec, text, find_image_encoder(config, model)) if part is not None]
     network, reports = join(config, model, base)
     for report in reports:
         print(report.table())
+    codec = find_codec(config, model, base)
+    text, tokenizer = find_text_encoder(config, model, base)
+    parts = [part for part in (codec, text, find_image_encoder(config, model)) if part is not None]
     for option, kept, count in network.covered(reports):
         print(f"covered: {kept} of {count} tensors of {option} stay, a later file holds the others")
     for group, count in network.fresh().items():

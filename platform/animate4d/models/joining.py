@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 
@@ -133,8 +134,9 @@ def join(config: ImportWeightsConfig, model: MVVDMConfig, base: Checkpoint | Non
     return network, reports
 
 
+@lru_cache(maxsize=2)
 def empty_network(model: MVVDMConfig) -> MultiViewUNetMotionModel:
-    """Return a model's network on the meta device: names and shapes without memory."""
+    """Return a model's network on the meta device: names and shapes without memory; not to be changed."""
     channels = model.latent_channels
     with torch.device("meta"):
         return MultiViewUNetMotionModel(model, in_channels=channels, out_channels=channels)
