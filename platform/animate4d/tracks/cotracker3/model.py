@@ -150,7 +150,9 @@ class CoTracker3(nn.Module):
 
     def refine(self, maps: FeatureMaps, asked: Queries, state: State, absent: Tensor | None, iterations: int) -> State:
         """Improve the tracks of all points in all frames of the maps."""
-        cells, logits = state.cells, state.logits
+        cells, logits = state
+        if not cells.shape[1]:  # attention to no point at all is not defined
+            return state
         times = resized_rows(self.time_emb, maps.frames)
         for _ in range(iterations):
             tokens = self.embed(maps, asked, cells, logits, times)
