@@ -35,9 +35,8 @@ def final_state(out):
         for name in ("model", "ema", "rank-00")
         for key, value in load_file(last / f"{name}.safetensors").items()
     }
-    optimizer = torch.load(last / "deepspeed" / "zero_pp_rank_0_mp_rank_00_optim_states.pt", weights_only=False)[
-        "optimizer_state_dict"
-    ]["base_optimizer_state"]["state"][0]
+    saved = torch.load(last / "deepspeed" / "mp_rank_00_model_states.pt", weights_only=False)["optimizer"]
+    optimizer = {f"{index}/{key}": value for index, state in saved["state"].items() for key, value in state.items()}
     rows = [{key: value for key, value in row.items() if key not in TIMES} for row in read_rows(out / "metrics.jsonl")]
     return weights | {f"adam/{key}": torch.as_tensor(value) for key, value in optimizer.items()}, rows
 

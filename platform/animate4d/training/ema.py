@@ -19,8 +19,8 @@ class Ema:
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the weights after an optimiser step."""
-        for name, weight in trained(model).items():
-            self.average[name].lerp_(weight.detach().float(), 1.0 - self.decay)
+        weights = [weight.detach().float() for weight in trained(model).values()]
+        torch._foreach_lerp_(list(self.average.values()), weights, 1.0 - self.decay)
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:

@@ -19,7 +19,7 @@ from animate4d.data.order import Cursor
 from animate4d.io.atomic import write_json
 from animate4d.training.checkpoint import STOP_FILE, list_checkpoints, newest_sound
 from animate4d.training.ema import Ema
-from animate4d.training.engine import LossModule, Objective, set_learning_rate, start_engine
+from animate4d.training.engine import LossModule, Objective, optimizer_step, set_learning_rate, start_engine
 from animate4d.training.group import Group
 from animate4d.training.metrics_log import MetricsLog, Row
 from animate4d.training.recipe import OptimizerConfig
@@ -106,6 +106,7 @@ class Loop:
             LossModule(self.model, parts.objective, group.device),
             config.optimizer,
             config.optimizer.batch_size // group.world,
+            world=group.world,
         )
         self.generator = torch.Generator().manual_seed(config.seed * 1000 + group.rank)
         self.ema = Ema(self.model, config.optimizer.ema) if config.optimizer.ema and group.rank == 0 else None
@@ -181,8 +182,7 @@ class Loop:
         self.rate = self.config.optimizer.rate(self.step, self.config.steps)
         set_learning_rate(self.engine, self.rate)
         self.engine.backward(loss)
-        self.engine.step()
-        self.norm = float(self.engine.get_global_grad_norm())
+        self.norm = optimizer_step(self.engine, self.config.optimizer.clip)
         if not math.isfinite(self.norm):
             return self.not_finite("gradient")
         self.step += 1
