@@ -212,6 +212,36 @@ def _two_levels() -> dict[str, tuple[str, str]]:
     return {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
 
 
+def test_the_unguided_half_sees_no_image(painter, monkeypatch):
+    """An embedding of zeros, before the projection; image tokens otherwise come from the clean pictures."""
+    monkeypatch.setattr("animate4d.models.mv_vdm.make_image_encoder", lambda config: MeanColour())
+    model, seen = MVVDM(replace(painter, image_tokens=2, image_embed_dim=3)).eval(), []
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda *args, **given: seen.append(given) or forward(*args, **given))
+    run(model, replace(GUIDED, steps=1))
+    run(model, replace(GUIDED, steps=1, split_guidance=True))
+    colours = inputs()[0].mean((-1, -2))
+    torch.testing.assert_close(seen[0]["image_embeds"], torch.cat((torch.zeros_like(colours), colours)))
+    assert not seen[1]["image_embeds"].any()
+    torch.testing.assert_close(seen[2]["image_embeds"], colours)
+
+
+class MeanColour(torch.nn.Module):
+    """Stands in for CLIP."""
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return frames.mean((-1, -2))
+
+
+def test_a_half_precision_network_is_stepped_in_full(model):
+    exact = run(model, GUIDED).latents
+    model.unet.to(torch.bfloat16)
+    sample = run(model, GUIDED)
+    assert sample.latents.dtype == torch.float32
+    assert torch.equal(sample.latents[:, :, 0], exact[:, :, 0])
+    assert 0 < (sample.latents - exact).norm() < 0.3 * exact.norm()
+
+
 def test_counts_must_agree(model):
     pictures, camera, prompts, seeds = inputs()
     with pytest.raises(ConfigError, match="2 objects, 2 rigs, 1 prompts, 2 seeds"):

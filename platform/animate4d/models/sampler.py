@@ -217,13 +217,12 @@ class Sampler:
 
     def _forwards(self, subjects: Subjects) -> list[dict[str, Any]]:
         """Return the conditions of the forward passes of a step: one, or two with guidance in halves."""
-        dtype = self.model.unet.conv_in.weight.dtype
-        image = None if subjects.image_embeds is None else subjects.image_embeds.to(dtype)
+        image = subjects.image_embeds
         said = {
             "camera": subjects.camera,
             "text": subjects.text,
             "frame_index": subjects.frame_index,
-            "first_frame": subjects.first_frame.to(dtype),
+            "first_frame": subjects.first_frame,
             "image_embeds": image,
         }
         if self.guidance == 1:
@@ -245,7 +244,7 @@ class Sampler:
         taps: Sequence[str],
     ) -> MVVDMOutput:
         """Predict with guidance: on noise or velocity, or on flow and gate (mixed pictures would show ghosts)."""
-        latents = torch.cat((subjects.first_frame[:, :, None], moving), dim=2).to(forwards[0]["first_frame"].dtype)
+        latents = torch.cat((subjects.first_frame[:, :, None], moving), dim=2)
         outputs = []
         for conditions, cache in zip(forwards, caches, strict=True):
             rows = len(conditions["camera"])
