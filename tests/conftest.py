@@ -28,3 +28,104 @@ def ray_cluster():
 
     with ray_session(cpus=2):
         yield
+
+
+class ReleaseWriter:
+    """Writes folders in the layout of the MV-Video release from rendered objects, and remembers the truth.
+
+    Attributes:
+        alpha: "<UID>/<animation>" -> true coverage `[16, T, H, W]`.
+        poses: "<UID>/<animation>" -> (mesh, vertices `[T, N, 3]`).
+        videos: "<UID>/<animation>" -> the 16 MP4 files.
+        table: what `uid_info_dict.json` holds.
+    """
+
+    def __init__(self, *, size=64, frames=14, grey=127, crf=18):
+        self.size, self.frames, self.grey, self.crf = size, frames, grey, crf
+        self.alpha, self.poses, self.videos, self.table = {}, {}, {}, {}
+
+    def add(self, path, uid, clips=(0,), *, elevation=12.0, start=-7.5):
+        """Render clips of a GLB as animations 00, 01, ... of an object."""
+        import numpy as np
+
+        from animate4d.assets.load import load_asset
+        from animate4d.core.cameras import Rig
+        from animate4d.views.clip import mesh_of, pose_vertices
+        from animate4d.views.raycast import Renderer
+        from animate4d.views.rays import Cameras
+        from animate4d.views.shading import bake_shading
+
+        rig = Rig.even(16, start_deg=start, elevation_deg=elevation)
+        cameras = Cameras.of(rig.camera_to_world(), rig.intrinsics(self.size), self.size)
+        entry = self.table.setdefault(uid, {"url": f"https://example.org/{uid}", "anim": {}})
+        for number, clip in enumerate(clips):
+            asset = load_asset(path, clip=clip)
+            mesh, times = mesh_of(asset), np.arange(self.frames) / 24
+            vertices = pose_vertices(asset, clip, times % max(asset.clips[clip].duration, 1e-3))
+            renderer = Renderer(mesh, cameras, samples=2, shading=bake_shading(mesh, vertices[0]))
+            rgba = np.stack([renderer.render(pose, renderer.caster(pose)).rgba for pose in vertices], axis=1)
+            coverage = rgba[..., 3:] / 255.0
+            pictures = np.round(rgba[..., :3] * coverage + self.grey * (1 - coverage)).astype(np.uint8)
+            name = f"{uid}/{number:02d}"
+            self.alpha[name], self.poses[name] = rgba[..., 3], (mesh, vertices)
+            self.videos[name] = [self.mp4(view) for view in pictures]
+            entry["anim"][f"{number:02d}"] = {
+                "angle": {"elv": elevation, "azi_start": start},
+                "text_prompt": f"{uid} moves in way {number}",
+            }
+
+    def mp4(self, frames):
+        import tempfile
+
+        import imageio.v2 as imageio
+
+        with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
+            options = ["-crf", str(self.crf), "-threads", "1"]
+            imageio.mimwrite(
+                file.name, frames, format="FFMPEG", fps=24, codec="libx264", macro_block_size=1, output_params=options
+            )
+            return Path(file.name).read_bytes()
+
+    def write(self, folder, *, archives=1, change=None, prefix=""):
+        """Write table, list and archives; `change` maps member name -> bytes, or None to leave the member out."""
+        import io
+        import json
+        import tarfile
+
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "uid_info_dict.json").write_text(json.dumps(self.table))
+        (folder / "high_quality_uid.txt").write_text("\n".join(list(self.table)[:1]))
+        uids = list(dict.fromkeys(name.split("/")[0] for name in self.videos))
+        for number in range(archives):
+            with tarfile.open(folder / f"multi_view_video_{number:02d}.tar.gz", "w:gz", compresslevel=1) as tar:
+                for name, views in self.videos.items():
+                    if uids.index(name.split("/")[0]) % archives != number:
+                        continue
+                    for view, data in enumerate(views):
+                        member = f"{name}/view_{view}.mp4"
+                        content = (change or {}).get(member, data)
+                        if content is not None:
+                            entry = tarfile.TarInfo(prefix + member)
+                            entry.size = len(content)
+                            tar.addfile(entry, io.BytesIO(content))
+        return folder
+
+
+@pytest.fixture(scope="session")
+def release_writer():
+    """`ReleaseWriter`, for tests that need another release than `release`."""
+    return ReleaseWriter
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory) -> ReleaseWriter:
+    """Two animations of a first object and one of a second and third, 14 frames of 64 px."""
+    from animate4d.assets.procedural import generate_objects
+
+    folder = tmp_path_factory.mktemp("release-objects")
+    paths = generate_objects(folder, count=3, seed=5, clips_per_object=2)
+    writer = ReleaseWriter()
+    writer.add(paths[0], "aaaa1", clips=(0, 1))
+    writer.add(paths[1], "bbbb2", elevation=27.0, start=10.0)
+    writer.add(paths[2], "cccc3", elevation=0.0, start=0.0)
+    return writer

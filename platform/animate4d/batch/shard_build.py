@@ -105,21 +105,27 @@ class ShardBuild:
         self.added = self.done = self.stale = 0
         self.seconds = 0.0
 
-    def known(self, unit: Unit) -> bool:
-        """Queue a unit for packing; returns whether an earlier run has settled it and no work is needed."""
-        self.waiting.append(unit)
+    def settled_before(self, unit: Unit) -> bool:
+        """Return whether an earlier run has settled a unit and no work is needed."""
         record = self.records.get(unit.name)
         if record is None or record["sha256"] != unit.sha256:
             return False
         if record["event"] == "asset_failed":
             # The same bytes and code fail again; others may have got what they lacked.
-            if not (unit.complete and record["kind"] == "bad input" and record["version"] == __version__):
-                return False
-            self.progress.say(f"failed: {unit.name}: {record['message']}")
-        elif unit.part.exists() or self.stored.issuperset(record["keys"]):
-            self.stale += record["captions"] != unit.words
-        else:
+            same = record["version"] == __version__ and record.get("captions") == unit.words
+            return unit.complete and record["kind"] == "bad input" and same
+        return unit.part.exists() or self.stored.issuperset(record["keys"])
+
+    def known(self, unit: Unit) -> bool:
+        """Queue a unit for packing; returns whether it needs no work."""
+        self.waiting.append(unit)
+        if not self.settled_before(unit):
             return False
+        record = self.records[unit.name]
+        if record["event"] == "asset_failed":
+            self.progress.say(f"failed: {unit.name}: {record['message']}")
+        else:
+            self.stale += record["captions"] != unit.words
         self.settled.add(unit.name)
         self.done += 1
         return True
@@ -181,12 +187,13 @@ class ShardBuild:
     def settle(self, unit: Unit, outcome: UnitOutcome | None, kind: str = "", problem: str = "") -> None:
         """Record how a unit ended; `outcome` is None when its task did not come back."""
         record: dict[str, Any] = {"asset": unit.name, "sha256": unit.sha256, "version": __version__}
+        record["captions"] = unit.words
         if outcome is not None:
             record["seconds"] = round(outcome.seconds, 2)
             self.seconds += outcome.seconds
         if outcome is not None and not outcome.problem:
             event = "asset_done"
-            record |= {"keys": list(outcome.keys), "captions": unit.words}
+            record["keys"] = list(outcome.keys)
             record |= {name: [list(pair) for pair in getattr(outcome, name)] for name in ("skipped", "doubtful")}
         else:
             event = "asset_failed"

@@ -12,6 +12,10 @@ class AssetError(UserError):
     """A 3D file cannot be read or holds nothing that can be animated."""
 
 
+class SourceError(UserError):
+    """Something that training samples are made from is missing, damaged or not what it should be."""
+
+
 class ManifestError(UserError):
     """A manifest row or column is wrong."""
 

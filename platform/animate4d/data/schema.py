@@ -16,7 +16,7 @@ from animate4d.core.clip import MultiViewVideo
 from animate4d.core.errors import ShardError
 from animate4d.core.tracks import Tracks
 from animate4d.io.arrays import pack_arrays, unpack_arrays
-from animate4d.io.images import decode_strip, encode_strip
+from animate4d.io.images import LOSSLESS, decode_strip, encode_strip
 
 SCHEMA = 1
 
@@ -102,6 +102,8 @@ def encode_sample(
     tracks: Tracks | None = None,
     flow: np.ndarray | None = None,
     flow_mask: np.ndarray | None = None,
+    *,
+    quality: int = LOSSLESS,
 ) -> dict[str, bytes]:
     """Turn a clip into shard members.
 
@@ -111,10 +113,13 @@ def encode_sample(
         tracks: exact or cached point tracks of all V views and T frames; every track starts at frame 0.
         flow: `[V, T, h, w, 2]` float16 or float32.
         flow_mask: `[V, T, h, w]` uint8; required with `flow`.
+        quality: of the colours, see `encode_strip`; alpha is always exact.
     """
     members = {"meta.json": meta.to_json().encode()}
     for view, (rgb, alpha) in enumerate(zip(video.rgb, video.alpha, strict=True)):
-        members[f"view_{view:02d}.webp"] = encode_strip(np.concatenate([rgb, alpha[..., None]], axis=-1))
+        members[f"view_{view:02d}.webp"] = encode_strip(
+            np.concatenate([rgb, alpha[..., None]], axis=-1), quality=quality
+        )
     if tracks is not None:
         arrays: dict[str, np.ndarray] = {
             "xy": tracks.xy.astype(np.float32),

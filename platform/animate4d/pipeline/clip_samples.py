@@ -16,6 +16,7 @@ from animate4d.core.cameras import Rig
 from animate4d.core.errors import AssetError
 from animate4d.core.hashing import slug
 from animate4d.data.schema import ClipMeta, encode_sample
+from animate4d.metrics.magnitude import motion_magnitude
 from animate4d.pipeline.captions import caption_of
 from animate4d.pipeline.clip_options import ClipOptions
 from animate4d.views.clip import frame_times, mesh_of, pose_vertices, render_labelled_clip
@@ -31,12 +32,14 @@ class ClipOutcome:
         animation: name of the clip.
         members: of the sample; None when it was left out.
         reason: why it was left out, one line; empty otherwise.
+        doubt: why it should be looked at although it is in, one line; empty otherwise.
     """
 
     key: str
     animation: str
     members: dict[str, bytes] | None = None
     reason: str = ""
+    doubt: str = ""
 
 
 def clip_samples(path: Path, options: ClipOptions, captions: Mapping[str, str] | None = None) -> Iterator[ClipOutcome]:
@@ -111,6 +114,7 @@ def render_sample(asset: Asset, clip: int, key: str, caption: str, options: Clip
         source_sha256=asset.source_sha256,
         generator=f"animate4d/{__version__}",
         motion=round(motion, 6),
+        magnitude=round(motion_magnitude(rendered.video).picture, 8),
     )
     members = encode_sample(rendered.video, meta, rendered.tracks, rendered.flow, rendered.flow_mask)
     return ClipOutcome(key=key, animation=entry.name, members=members)
