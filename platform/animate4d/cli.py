@@ -60,6 +60,16 @@ COMMANDS = {
         run="animate4d.serve.run:serve",
         summary="Serve animations over HTTP on Ray Serve.",
     ),
+    "import-weights": Command(
+        config="animate4d.models.import_config:ImportWeightsConfig",
+        run="animate4d.models.importing:import_weights",
+        summary="Join published weight files into one verified model folder.",
+    ),
+    "export-weights": Command(
+        config="animate4d.models.import_config:ExportWeightsConfig",
+        run="animate4d.jobs:export_weights",
+        summary="Write a model's weights in another project's layout.",
+    ),
     "evaluate": Command(
         config="animate4d.pipeline.evaluate_config:EvaluateConfig",
         run="animate4d.jobs:evaluate",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from animate4d.assets.config import GenerateObjectsConfig
+    from animate4d.models.import_config import ExportWeightsConfig
     from animate4d.pipeline.animate_config import AnimateConfig
     from animate4d.pipeline.evaluate_config import EvaluateConfig
     from animate4d.pipeline.probe_config import ProbeConfig
@@ -120,3 +121,11 @@ def probe_features(config: ProbeConfig) -> int:
     write_report(config, model, result)
     print(f"\n{probe_table(result)}\n\nprobe.csv, probe.json, chart.png and points-*.png are in {config.out}")
     return 0
+
+
+def export_weights(config: ExportWeightsConfig) -> int:
+    """Write a model's weights in another project's layout; returns the exit code."""
+    from animate4d.models.exporting import export_weights as run
+    from animate4d.runs.registry import resolve_model
+
+    return run(config, resolve_model(config.model, uri=config.tracking_uri))
