@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -100,8 +100,9 @@ def write_export(
                 for part in ("image_proj", "ip_adapter")
             }
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, path)
-        with open(path, "rb") as stream:
+        with open(path, "wb") as stream, ByteProgress(sum(value.nbytes for value in tensors.values()), "write") as bar:
+            torch.save(content, CountingWriter(stream, bar))
+            stream.flush()
             os.fsync(stream.fileno())
         return
     file = path
@@ -116,6 +117,23 @@ def write_export(
         write_tensors(file, tensors, shapes, kinds.__getitem__, bar, origin=lambda name: "the model")
 
 
+class CountingWriter:
+    """A file for `torch.save` that says how far it is."""
+
+    def __init__(self, stream: BinaryIO, progress: Callable[[int], None]) -> None:
+        self._stream, self._progress, self._done = stream, progress, 0
+
+    def write(self, data: bytes) -> int:
+        """Write and count."""
+        self._done += len(data)
+        self._progress(self._done)
+        return self._stream.write(data)
+
+    def flush(self) -> None:
+        """Hand everything to the system."""
+        self._stream.flush()
+
+
 def check_export(path: Path, layout: Layout, ours: Mapping[str, torch.Tensor], model: MVVDMConfig) -> None:
     """Read an export back the way an import would.
 
@@ -126,9 +144,13 @@ def check_export(path: Path, layout: Layout, ours: Mapping[str, torch.Tensor], m
     found, report = match(layout, shapes_of(empty_network(model)), checkpoint)
     if not report.fits:
         raise ModelError(report.summary())
-    wrong = [name for name in found if not torch.equal(found[name], ours[name])]
-    if wrong:
-        raise ModelError(f"{path}: {wrong[0]} reads back differently; the disk or the memory may be faulty")
+    done = 0
+    with ByteProgress(sum(ours[name].nbytes for name in found), "compare") as bar:
+        for name in found:
+            if not torch.equal(found[name], ours[name]):
+                raise ModelError(f"{path}: {name} reads back differently; the disk or the memory may be faulty")
+            done += ours[name].nbytes
+            bar(done)
 
 
 def other_ldm_parts(model: MVVDMConfig, folder: Path) -> dict[str, torch.Tensor]:

@@ -26,6 +26,7 @@ from animate4d.models.frozen_parts import (
 from animate4d.models.import_card import fingerprints, import_card
 from animate4d.models.import_config import ImportWeightsConfig
 from animate4d.models.joining import FRESH, Network, join, open_base, parameters
+from animate4d.models.layouts.checkpoint import read_checkpoint
 from animate4d.models.layouts.layout import Renamed
 from animate4d.models.layouts.report import MatchReport
 from animate4d.models.mv_vdm import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
@@ -75,14 +76,18 @@ def import_weights(config: ImportWeightsConfig) -> int:
 
 
 def chosen_model(config: ImportWeightsConfig) -> MVVDMConfig:
-    """Return the model's configuration without paths; without an IP-Adapter its image attention is switched off.
+    """Return the model's configuration without paths; where no file has image attention, it is switched off.
 
     Raises:
         ModelError: the JSON of another size is missing or wrong.
     """
     model = model_preset(config.preset) if config.model_config is None else read_model_config(config.model_config)
-    whole = config.animate3d is not None and config.base is None
-    return model if config.ip_adapter is not None or whole else replace(model, image_tokens=0)
+    if config.ip_adapter is not None:
+        return model
+    whole = config.animate3d is not None and any(
+        ".to_k_ip." in name for name in read_checkpoint(config.animate3d).tensors
+    )
+    return model if whole else replace(model, image_tokens=0)
 
 
 def read_model_config(path: Path) -> MVVDMConfig:

@@ -106,7 +106,7 @@ def test_a_zip_of_something_else(tmp_path: Path):
 
 def test_missing_files_and_empty_folders(tmp_path: Path):
     refused(tmp_path / "nowhere.ckpt", "no such file or folder")
-    refused(tmp_path, "no weights in this folder")
+    refused(tmp_path, "no weight file of a usual name")
     (tmp_path / "diffusion_pytorch_model.safetensors.index.json").write_text("{}")
     refused(tmp_path, "split over several files")
 

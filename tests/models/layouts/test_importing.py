@@ -146,6 +146,13 @@ def test_a_checkpoint_of_the_trainer_alone_is_a_whole_network(files, stable_diff
     assert all(torch.equal(value, weights[name]) for name, value in stored(tmp_path / "m").items())
 
 
+def test_a_whole_checkpoint_covers_the_base(files, stable_diffusion, weights, tmp_path, capsys):
+    given = {"motion": None, "ip_adapter": None, "animate3d": files.animate3d_run}
+    import_weights(options(files, stable_diffusion, tmp_path / "m", **given))
+    assert "covered: 0 of 690 tensors of base stay" in capsys.readouterr().out
+    assert all(torch.equal(value, weights[name]) for name, value in stored(tmp_path / "m").items())
+
+
 def test_half_precision_halves_the_file_and_rounds_once(files, stable_diffusion, weights, tmp_path):
     import_weights(options(files, stable_diffusion, tmp_path / "full", animate3d=files.animate3d))
     import_weights(

@@ -182,6 +182,21 @@ def test_another_kind_of_ip_adapter_is_recognised(shapes, weights):
     assert "another kind of IP-Adapter" in advice_for(layout, shapes, file)
 
 
+def test_an_ip_adapter_for_another_base_is_recognised(shapes, weights):
+    layout = layout_named("ip-adapter")
+    file = {name: torch.zeros(len(value), 9) if "ip_adapter" in name else value
+            for name, value in to_foreign(layout, weights).items()}  # fmt: skip
+    assert "another base" in advice_for(layout, shapes, file)
+
+
+def test_quantised_weights_are_refused(shapes, weights):
+    layout = layout_named("ip-adapter")
+    file = dict(to_foreign(layout, weights))
+    file["ip_adapter.1.to_k_ip.weight"] = file["ip_adapter.1.to_k_ip.weight"].to(torch.int8)
+    with pytest.raises(ModelError, match=r"ip_adapter\.1\.to_k_ip\.weight is stored as int8"):
+        match(layout, shapes, Checkpoint(None, file))
+
+
 def test_a_file_given_as_the_wrong_option_is_told_the_right_one(files):
     with pytest.raises(ModelError, match="AnimateDiff v2, original checkpoint: give it as --motion, not as --base"):
         layout_of(opened(files, "motion_original"), "base")

@@ -108,7 +108,7 @@ def weight_file(path: Path) -> Path:
             return path / name
     if any(path.glob("*.index.json")):
         raise ModelError(f"{path}: the weights are split over several files; save them as one (max_shard_size) first")
-    raise ModelError(f"{path}: no weights in this folder; expected one of {', '.join(FOLDER_FILES)}")
+    raise ModelError(f"{path}: no weight file of a usual name in this folder ({FOLDER_FILES[0]}, ...); give the file")
 
 
 def _head(file: Path) -> bytes:

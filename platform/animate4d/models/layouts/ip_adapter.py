@@ -44,7 +44,7 @@ def advise(report: MatchReport) -> str:
         return "this is another kind of IP-Adapter (plus, full or face): give ip-adapter_sd15"
     if report.expected == 0:
         return "the model has no image tokens (image_tokens is 0): leave --ip-adapter out"
-    if any(len(found) == 2 and found[-1] in (1024, 2048) for _, _, found in report.misshaped):
+    if any("to_k_ip" in name and wanted[-1] != found[-1] for name, wanted, found in report.misshaped):
         return "it was made for another base than the model's: give ip-adapter_sd15, and SD-1.5 as --base"
     return "give ip-adapter_sd15"
 

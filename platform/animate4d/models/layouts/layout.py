@@ -97,6 +97,9 @@ def match(layout: Layout, network: Shapes, checkpoint: Checkpoint) -> tuple[Rena
 
     Returns:
         The tensors that fit, under our names, and the report.
+
+    Raises:
+        ModelError: the file holds integers in a weight's place.
     """
     table = layout.table(network.keys())
     found: dict[str, str] = {}
@@ -105,7 +108,11 @@ def match(layout: Layout, network: Shapes, checkpoint: Checkpoint) -> tuple[Rena
         if theirs not in checkpoint.tensors:
             missing += [] if re.search(layout.computed, ours) else [theirs]
             continue
-        wanted, shape = layout.foreign_shape(theirs, network[ours]), tuple(checkpoint.tensors[theirs].shape)
+        value = checkpoint.tensors[theirs]
+        if not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise ModelError(f"{checkpoint.path}: {theirs} is stored as {kind}; give weights that are not quantised")
+        wanted, shape = layout.foreign_shape(theirs, network[ours]), tuple(value.shape)
         if wanted == shape:
             found[ours] = theirs
         else:
