@@ -22,8 +22,8 @@ from animate4d.tracks.cotracker3.transformer import TrackTransformer
 MOTION_SCALE = (512 / STRIDE, 384 / STRIDE)
 """What motion is divided by before it is encoded: a constant of the weights, whatever size the frames have."""
 
-SLICE_TRACKS = 64
-"""Tracks whose correlations are held at once: 100 MB per level at 48 frames."""
+SLICE_TRACKS, SLICE_TRACKS_GPU = 64, 512
+"""Tracks computed at once by default: 64 hold 100 MB of neighbourhoods at 48 frames."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,19 +73,24 @@ class CoTracker3(nn.Module):
 
     Args:
         config: sizes and layout.
-        slice_tracks: tracks computed at once; bounds memory and changes no number.
+        slice_tracks: tracks computed at once; bounds memory and changes no number. Default 64 on CPUs, 512 elsewhere.
     """
 
     time_emb: Tensor
 
-    def __init__(self, config: CoTracker3Config, *, slice_tracks: int = SLICE_TRACKS) -> None:
+    def __init__(self, config: CoTracker3Config, *, slice_tracks: int | None = None) -> None:
         super().__init__()
         self.config = config
-        self.slice_tracks = slice_tracks
+        self._slice_tracks = slice_tracks
         self.fnet = FeatureEncoder(config)
         self.corr_mlp = CorrelationReader(config)
         self.updateformer = TrackTransformer(config)
         self.register_buffer("time_emb", time_table(config.window, config.token))
+
+    @property
+    def slice_tracks(self) -> int:
+        """Tracks computed at once."""
+        return self._slice_tracks or (SLICE_TRACKS if self.time_emb.device.type == "cpu" else SLICE_TRACKS_GPU)
 
     @torch.inference_mode()
     def encode(
