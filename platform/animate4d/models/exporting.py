@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ from animate4d.models.layouts.layout import Layout, Renamed, match, to_foreign
 from animate4d.models.layouts.mvdream import SCHEDULE
 from animate4d.models.mv_vdm import CONFIG_FILE, WEIGHTS_FILE, paths_in
 from animate4d.models.tensor_file import ByteProgress, total_bytes, write_tensors
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer  # in collections.abc from Python 3.12 on
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 FOLDER_WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -100,8 +104,9 @@ def write_export(
                 for part in ("image_proj", "ip_adapter")
             }
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "wb") as stream, ByteProgress(sum(value.nbytes for value in tensors.values()), "write") as bar:
-            torch.save(content, CountingWriter(stream, bar))
+        total = sum(value.nbytes for value in tensors.values())
+        with ByteProgress(total, "write") as bar, CountingWriter(path, bar) as stream:
+            torch.save(content, stream)
             stream.flush()
             os.fsync(stream.fileno())
         return
@@ -117,21 +122,19 @@ def write_export(
         write_tensors(file, tensors, shapes, kinds.__getitem__, bar, origin=lambda name: "the model")
 
 
-class CountingWriter:
+class CountingWriter(io.BufferedWriter):
     """A file for `torch.save` that says how far it is."""
 
-    def __init__(self, stream: BinaryIO, progress: Callable[[int], None]) -> None:
-        self._stream, self._progress, self._done = stream, progress, 0
+    def __init__(self, path: Path, progress: Callable[[int], None]) -> None:
+        super().__init__(io.FileIO(path, "w"))
+        self._progress, self._done = progress, 0
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: Buffer, /) -> int:
         """Write and count."""
-        self._done += len(data)
+        written = super().write(data)
+        self._done += written
         self._progress(self._done)
-        return self._stream.write(data)
-
-    def flush(self) -> None:
-        """Hand everything to the system."""
-        self._stream.flush()
+        return written
 
 
 def check_export(path: Path, layout: Layout, ours: Mapping[str, torch.Tensor], model: MVVDMConfig) -> None:

@@ -38,8 +38,8 @@ def fresh_tensor(network: nn.Module, name: str, provided: Mapping[str, torch.Ten
     if ".to_out_i2v." in name or kind == "mix_factor" or name.endswith((".proj_out.weight", ".proj_out.bias")):
         return torch.zeros(shape)
     if isinstance(layer, SinusoidalPositionalEmbedding):
-        return SinusoidalPositionalEmbedding(shape[2], max_seq_length=shape[1]).pe
-    if not hasattr(layer, "reset_parameters"):
+        return SinusoidalPositionalEmbedding(shape[2], max_seq_length=shape[1]).get_buffer("pe")
+    if not isinstance(layer, nn.Linear | nn.Conv2d | nn.LayerNorm | nn.GroupNorm):
         raise ModelError(f"no weights for {name}, and no rule how it starts")
     drawn = copy.deepcopy(layer).to_empty(device="cpu")
     with torch.random.fork_rng(devices=[]):

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -162,7 +163,7 @@ def write_folder(
             part.write(folder, part_type, report(part.folder))
             done += size
 
-    paths = {part.field: str(part.origin.absolute()) for part in parts}
+    paths: dict[str, Any] = {part.field: str(part.origin.absolute()) for part in parts}
     paths |= {part.field: part.folder for part in copied}
     text = next(part for part in parts if part.field == "text_path")
     if text in copied:
