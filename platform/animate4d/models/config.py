@@ -185,6 +185,16 @@ class MVVDMConfig:
         """Flow samples per latent cell along one side."""
         return self.flow_size // self.latent_size
 
+    @property
+    def input_channels(self) -> int:
+        """Channels of the network's input."""
+        return self.latent_channels * (2 if self.concat_first_frame else 1)
+
+    @property
+    def output_channels(self) -> int:
+        """Channels of the network's output."""
+        return 3 * self.flow_cells**2 if self.head == "warp" else self.latent_channels
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object that `from_json` reads back."""
         return asdict(self)

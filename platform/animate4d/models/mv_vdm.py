@@ -18,8 +18,10 @@ from torch import nn
 from animate4d.core.errors import ModelError
 from animate4d.io.atomic import write_bytes
 from animate4d.models.card import model_card
-from animate4d.models.codec import make_codec
+from animate4d.models.codec import KLCodec, make_codec
 from animate4d.models.config import MVVDMConfig
+from animate4d.models.equipment import start_from_scratch
+from animate4d.models.execution import ExecutionConfig
 from animate4d.models.image import make_image_encoder
 from animate4d.models.text import TextStates, WordTableEncoder, make_text_encoder
 from animate4d.models.unet import MultiViewUNetMotionModel
@@ -63,14 +65,14 @@ class MVVDM(nn.Module):
         self.codec = make_codec(config)
         self.text = make_text_encoder(config, words)
         self.image = make_image_encoder(config)
-        inputs = config.latent_channels * (2 if config.concat_first_frame else 1)
-        outputs = 3 * config.flow_cells**2 if config.head == "warp" else config.latent_channels
         with torch.device("meta") if empty else nullcontext():
-            self.unet = MultiViewUNetMotionModel(config, in_channels=inputs, out_channels=outputs)
+            self.unet = MultiViewUNetMotionModel(
+                config, in_channels=config.input_channels, out_channels=config.output_channels
+            )
         if config.train_adapters_only:
             self.unet.freeze_base()
         elif not empty:
-            self.unet.start_from_scratch()
+            start_from_scratch(self.unet)
         self.scheduler = make_scheduler(config)
 
     def encode(self, video: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
@@ -118,31 +120,83 @@ class MVVDM(nn.Module):
         Raises:
             ConfigError: a tap is unknown.
         """
-        states = text if isinstance(text, TextStates) else self.embed_text(text)
-        frames = latents_noisy.shape[2]
-        sample = latents_noisy
-        if self.config.concat_first_frame:
-            sample = torch.cat((sample, first_frame[:, :, None].expand(-1, -1, frames, -1, -1, -1)), dim=3)
-        output, features = self.unet(
-            sample,
-            timesteps,
-            states.states,
-            camera=camera,
-            frame_index=frame_index,
-            pooled_text=states.pooled,
-            image_embeds=image_embeds,
-            taps=taps,
-            cache=cache,
-        )
+        given = self._conditions(latents_noisy, timesteps, camera, text, frame_index, first_frame, image_embeds)
+        output, features = self.unet(**given, taps=taps, cache=cache)
         if self.config.head != "warp":
             return MVVDMOutput(output, None, None, features)
         flow, gate = split_head(output, self.config.flow_cells)
         # The gate learns coverage alone: a picture loss would teach it to fade whatever the flow gets wrong.
         return MVVDMOutput(self.moved_latents(first_frame, flow, gate.detach()), flow, gate, features)
 
+    def read_features(
+        self,
+        latents_noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        *,
+        camera: torch.Tensor,
+        text: TextStates | Sequence[str],
+        frame_index: torch.Tensor,
+        first_frame: torch.Tensor,
+        taps: Sequence[str],
+        image_embeds: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Return the features `forward` would at `taps`, without running what lies behind the last of them."""
+        given = self._conditions(latents_noisy, timesteps, camera, text, frame_index, first_frame, image_embeds)
+        return self.unet.read(**given, taps=taps)
+
+    def _conditions(
+        self,
+        latents_noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        camera: torch.Tensor,
+        text: TextStates | Sequence[str],
+        frame_index: torch.Tensor,
+        first_frame: torch.Tensor,
+        image_embeds: torch.Tensor | None,
+    ) -> dict[str, Any]:
+        """Return the network's arguments."""
+        states = text if isinstance(text, TextStates) else self.embed_text(text)
+        sample = latents_noisy
+        if self.config.concat_first_frame:
+            sample = torch.cat((sample, first_frame[:, :, None].expand_as(sample)), dim=3)
+        return {
+            "sample": sample,
+            "timestep": timesteps,
+            "encoder_hidden_states": states.states,
+            "camera": camera,
+            "frame_index": frame_index,
+            "pooled_text": states.pooled,
+            "image_embeds": image_embeds,
+        }
+
     def tap_names(self) -> list[str]:
         """Return every place features can be read from, in the order the network passes them."""
         return list(self.unet.tap_names)
+
+    def execute(self, how: ExecutionConfig) -> None:
+        """Set how the model runs from now on; weights keep their names and values.
+
+        A compiled network compiles at its first call and again for new sizes, taps or a change between training and
+        inference.
+        """
+        self.unet.checkpoint_layers = how.checkpoint_layers
+        self.unet.set_temporal_chunk(how.temporal_chunk)
+        self.unet.set_memory_format(torch.channels_last if how.channels_last else torch.contiguous_format)
+        if isinstance(self.codec, KLCodec):
+            self.codec.chunk = how.codec_chunk
+        self.compile_network(how.compile, how.compile_mode)
+
+    def compile_network(self, backend: str = "inductor", mode: str = "") -> None:
+        """Compile the network as one graph at its next call; an empty backend undoes it.
+
+        Args:
+            backend: of `torch.compile`; "inductor" needs a C++ compiler, and Triton on a GPU.
+            mode: of "inductor".
+        """
+        self.unet._compiled_call_impl = None
+        if backend:
+            # One graph or an error: a silent break would leave the slow parts uncompiled.
+            self.unet.compile(backend=backend, mode=mode or None, fullgraph=True, dynamic=False)
 
     def moved_latents(self, first_frame: torch.Tensor, flow: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
         """Return the latents that frame 0 `[B, V, c, h, w]` becomes under `[B, V, T, ...]` flow and gate logits."""

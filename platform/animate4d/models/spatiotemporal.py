@@ -13,7 +13,7 @@ from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from torch import nn
 
-from animate4d.models.attention import GRID_LIMIT, attend
+from animate4d.models.attention import attend
 
 
 class SpatioTemporalAttention(Attention):
@@ -30,7 +30,8 @@ class SpatioTemporalAttention(Attention):
         super().__init__(query_dim=channels, heads=heads, dim_head=channels // heads, bias=False)
         self.time_pos_embed = SinusoidalPositionalEmbedding(channels, max_seq_length=max_frames)
         self.spatial = spatial
-        self.chunk = GRID_LIMIT
+        self.chunk = 0
+        """Sequences attended at once; 0 takes all."""
         if not spatial:
             return
         self.to_q_sp = nn.Linear(channels, channels, bias=False)
@@ -76,7 +77,8 @@ class SpatioTemporalAttention(Attention):
         encoding = self.time_pos_embed.pe[0][frame_index].to(tokens.dtype)
         timed = tokens + encoding[:, :, None, None]
         sequences = timed.permute(0, 2, 3, 1, 4).reshape(-1, frames, channels)
-        seen = [self._along(part) for part in sequences.split(self.chunk)]
+        parts = sequences.split(self.chunk) if self.chunk else (sequences,)
+        seen = [self._along(part) for part in parts]
         together = seen[0] if len(seen) == 1 else torch.cat(seen)
         return together.view(samples, views, length, frames, channels).permute(0, 3, 1, 2, 4)
 

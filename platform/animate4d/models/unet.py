@@ -8,10 +8,9 @@ conditions differ per view and per frame, blocks must know the view count, and f
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers.models.attention import FeedForward
 from diffusers.models.embeddings import ImageProjection, TimestepEmbedding
 from diffusers.models.unets.unet_motion_model import UNetMotionModel
 from torch import nn
@@ -19,19 +18,16 @@ from torch.nn.functional import interpolate
 from torch.utils.checkpoint import checkpoint
 
 from animate4d.core.errors import ConfigError
-from animate4d.models.attention import MultiViewAttention, TextImageAttention
 from animate4d.models.conditions import CAMERA_NUMBERS, Conditions, camera_numbers, level_positions
 from animate4d.models.config import MVVDMConfig
+from animate4d.models.equipment import equip
 from animate4d.models.spatial import attend_in_space
-from animate4d.models.spatiotemporal import SpatioTemporalTransformer
+from animate4d.models.spatiotemporal import SpatioTemporalAttention
 from animate4d.models.taps import BRANCHES, check_taps
 from animate4d.models.walk import Stop, kept_stops, plan_walk, stops_until
 
 if TYPE_CHECKING:
     from animate4d.models.step_cache import StepCache
-
-NOISY_SHARE, FIRST_FRAME_GAIN = 0.1, 8.0
-"""Factors on the first convolution's start, which make frame 0 about five times louder than the noise."""
 
 
 class MultiViewUNetMotionModel(UNetMotionModel):
@@ -80,7 +76,7 @@ class MultiViewUNetMotionModel(UNetMotionModel):
         spatial = config.spatial_levels
         branches = (*spatial, spatial[-1], *reversed(spatial))
         for block, branch in zip(self.blocks(), branches, strict=True):
-            self._equip(block, spatial=branch)
+            equip(block, config, spatial=branch)
         self.stops = plan_walk(config)
         self.tap_names = tuple(tap for stop in self.stops for tap in stop.taps)
         try:
@@ -88,67 +84,30 @@ class MultiViewUNetMotionModel(UNetMotionModel):
         except ConfigError as error:
             raise ConfigError(f"model.tap: {error}") from error
 
-    def blocks(self) -> list[nn.Module]:
+    def blocks(self) -> list[Any]:
         """Return encoder blocks, middle block and decoder blocks in the order they run."""
         return [*self.down_blocks, self.mid_block, *self.up_blocks]
 
-    def _equip(self, block: nn.Module, *, spatial: bool) -> None:
-        """Replace a block's stock parts by ours."""
-        config = self.network
-        for resnet in block.resnets if config.resnet_scale_shift else ():
-            resnet.time_embedding_norm = "scale_shift"
-            resnet.time_emb_proj = nn.Linear(resnet.time_emb_proj.in_features, 2 * resnet.out_channels)
-        for attention in getattr(block, "attentions", ()):
-            channels = attention.in_channels
-            for layer in attention.transformer_blocks:
-                layer.attn1.set_processor(MultiViewAttention(channels, mv2v=config.mv2v))
-                layer.attn1.processor.start_from(layer.attn1)
-                layer.attn2.set_processor(TextImageAttention(channels, config.text_dim, config.image_tokens))
-                if config.ff_mult != 4:
-                    layer.ff = FeedForward(channels, mult=config.ff_mult, activation_fn="geglu")
-        block.motion_modules = nn.ModuleList(
-            SpatioTemporalTransformer(
-                stock.in_channels,
-                heads=config.temporal_heads,
-                norm_groups=config.norm_groups,
-                max_frames=config.max_frames,
-                attentions=config.motion_attentions,
-                ff_mult=config.motion_ff_mult,
-                spatial=spatial,
-                blend=config.blend,
-            )
-            for stock in block.motion_modules
-        )
+    def set_memory_format(self, memory_format: torch.memory_format) -> None:
+        """Lay out convolution weights and feature maps as `torch.contiguous_format` or `torch.channels_last`."""
+        self.memory_format = memory_format
+        nn.Module.to(self, memory_format=memory_format)
 
-    def start_from_scratch(self) -> None:
-        """Make every residual layer and the output begin at zero, so that an untrained network passes frame 0 through.
-
-        Only for training without pretrained weights: diffusers' own start is random motion modules.
-        """
-        for block in self.blocks():
-            for resnet in block.resnets:
-                nn.init.zeros_(resnet.conv2.weight)
-                nn.init.zeros_(resnet.conv2.bias)
-            for motion in block.motion_modules:
-                nn.init.zeros_(motion.proj_out.weight)
-                nn.init.zeros_(motion.proj_out.bias)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
-        if self.network.concat_first_frame:
-            # Frame 0 is mostly background, noisy latents have unit variance: unscaled, they would drown it tenfold.
-            with torch.no_grad():
-                noisy, first = self.conv_in.weight.chunk(2, dim=1)
-                noisy.mul_(NOISY_SHARE)
-                first.mul_(FIRST_FRAME_GAIN)
-        if self.network.position_map:
-            nn.init.normal_(self.position_map, std=0.3)
-        if self.network.frame_conditions:
-            nn.init.normal_(self.frame_embedding.weight, std=0.5)
+    @staticmethod
+    def is_adapter(name: str) -> bool:
+        """Say whether a tensor belongs to MV2V or a motion module, by its name: those train, the base is frozen."""
+        return "_i2v." in name or "motion_modules." in name
 
     def freeze_base(self) -> None:
         """Train MV2V and motion modules only (papers 001 and 002)."""
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_("i2v." in name or "motion_modules." in name)
+            parameter.requires_grad_(self.is_adapter(name))
+
+    def set_temporal_chunk(self, sequences: int) -> None:
+        """Let attention along time take at most this many sequences at once; 0 takes all."""
+        for module in self.modules():
+            if isinstance(module, SpatioTemporalAttention):
+                module.chunk = sequences
 
     def forward(  # type: ignore[override]
         self,
