@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from animate4d.core.errors import ConfigError, ModelError
-from animate4d.models.config import paper
+from animate4d.models.config import paper, paper_sd21
+from animate4d.models.joining import empty_network, shapes_of
 from animate4d.models.layouts.checkpoint import Checkpoint, read_checkpoint
 from animate4d.models.layouts.groups import group_of
 from animate4d.models.layouts.known import NETWORK_LAYOUTS, layout_named, layout_of
@@ -152,12 +153,11 @@ def test_a_plain_stable_diffusion_is_recognised_by_its_missing_camera(shapes, we
 
 
 def test_the_other_stable_diffusion_is_recognised_by_its_text_width(full_shapes):
+    other = shapes_of(empty_network(paper_sd21()))
     layout = layout_named("mvdream-ldm")
-    other = {
-        name: torch.empty((shape[0], 1024) if shape[1:] == (768,) and "attn2" in name else shape, device="meta")
-        for name, shape in full_shapes.items()
-    }
-    advice = advice_for(layout, full_shapes, dict(to_foreign(layout, other)))
+    file = dict(to_foreign(layout, on_meta(other)))
+    assert match(layout, other, Checkpoint(None, file))[1].fits
+    advice = advice_for(layout, full_shapes, file)
     assert "1024 (SD-2.1 base)" in advice
     assert "768 (SD-1.5)" in advice
 
