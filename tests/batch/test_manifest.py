@@ -86,6 +86,13 @@ def test_a_wrong_table_is_refused_in_one_line(tmp_path, text, said):
     assert "manifest.csv" in str(error.value)
 
 
+def test_a_row_says_how_its_video_is_sampled(tmp_path):
+    text = "asset,prompt,steps,negative_prompt,free_init,step_cache\nfox.glb,runs,25,A still fox,3,2\n"
+    sampler = only_row(tmp_path, text).request.options.sampler()
+    assert (sampler.steps, sampler.guidance, sampler.negative_prompt) == (25, None, "A still fox")
+    assert (sampler.free_init.rounds, sampler.step_cache.interval) == (3, 2)
+
+
 def test_a_missing_manifest_and_a_folder_are_named(tmp_path):
     with pytest.raises(ManifestError, match="no such file"):
         read_manifest(tmp_path / "none.csv", AnimateOptions())
@@ -107,6 +114,10 @@ def test_a_missing_manifest_and_a_folder_are_named(tmp_path):
         ("fit", "best", "smoke or default"),
         ("steps", "0", "from 1 to 200"),
         ("guidance", "-3", "from 0 to 30"),
+        ("negative_prompt", "x" * 501, "at most 500"),
+        ("free_init", "0", "from 1 to 10"),
+        ("step_cache", "half", "whole number"),
+        ("step_cache", "51", "from 1 to 50"),
         ("video", "real", "generated or ground-truth"),
         ("clip", "Run", "ground-truth"),
         ("prompt", "  ", "say what the object should do"),

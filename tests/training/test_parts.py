@@ -1,6 +1,7 @@
 """The real model, objective, stream, sample grid and model folder in the loop."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,13 +9,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from animate4d.core.errors import ConfigError
 from animate4d.models.mv_vdm import MVVDM
 from animate4d.training.checkpoint import list_checkpoints
-from animate4d.training.config import TrainConfig
+from animate4d.training.config import ModelChanges, TrainConfig
 from animate4d.training.launch import resolve
 from animate4d.training.loop import Loop, LoopConfig
 from animate4d.training.metrics_log import read_rows
-from animate4d.training.parts import make_parts
+from animate4d.training.parts import make_model, make_parts
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,16 @@ def run(config, group, steps):
         log_every=1,
     )
     return Loop(loop_config, make_parts(config, 0, 1), group, lambda row: None).run()
+
+
+def test_a_changed_network_is_made_and_a_trained_one_must_have_the_change(tmp_path):
+    fixed = TrainConfig(data=tmp_path, model=ModelChanges(blend="fixed"))
+    model = make_model(fixed)
+    assert model.config.blend == "fixed"
+    model.save_pretrained(tmp_path / "fixed", {"title": "fixed"})
+    assert make_model(replace(fixed, init=tmp_path / "fixed")).config == model.config
+    with pytest.raises(ConfigError, match=r"model\.blend is 'module', but init .* 'fixed'"):
+        make_model(TrainConfig(data=tmp_path, init=tmp_path / "fixed", model=ModelChanges(blend="module")))
 
 
 @pytest.mark.slow
