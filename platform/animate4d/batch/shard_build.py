@@ -251,7 +251,7 @@ class ShardBuild:
         return 0 if clips else 1
 
 
-def collect(reference: Any) -> tuple[UnitOutcome | None, str, str]:
+def collect(reference: Any) -> tuple[Any, str, str]:
     """Return a task's outcome, or None with the kind of failure and one line about it."""
     import ray
 
