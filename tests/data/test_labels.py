@@ -21,6 +21,7 @@ class CountingTracker:
 
     def track(self, video, queries, masks, valid=None):
         self.calls += 1
+        self.valid = valid
         return self._real.track(video, queries, masks, valid)
 
 
@@ -98,3 +99,25 @@ def test_items_use_labels_at_their_frames_and_scale(tmp_path, write_shards):
     # 2 px of 64 per stored frame = 1 px of 32, every second stored frame is a model frame.
     assert np.abs(np.median(moved[:, -1][alive]) - 2 * item.frame_index[-1]) < 0.3
     assert (folder / "labels").is_dir()
+
+
+def test_a_tracker_is_told_its_weights_and_which_queries_are_padding(tmp_path, make_sample, monkeypatch):
+    asked = []
+
+    def make(name, *, checkpoint=None):
+        asked.append((name, checkpoint))
+        tracker = CountingTracker()
+        tracker.id = f"cotracker3-offline/1-{checkpoint.stem}-384x512"
+        return tracker
+
+    monkeypatch.setattr("animate4d.data.labels.make_tracker", make)
+    one = Labeller("cotracker3", 15, tmp_path / "labels", tmp_path / "0123.pth")
+    other = Labeller("cotracker3", 15, tmp_path / "labels", tmp_path / "4567.pth")
+    assert asked[0] == ("cotracker3", tmp_path / "0123.pth")
+    _, members = make_sample(1)
+    one.label(members, VIEWS)
+    assert one._tracker.valid.dtype == bool
+    other.label(members, VIEWS)
+    assert other._tracker.calls == 1  # other weights, other labels
+    names = sorted(folder.name for folder in (tmp_path / "labels").iterdir())
+    assert names == [f"cotracker3-offline-1-{weights}-384x512-grid15" for weights in ("0123", "4567")]

@@ -225,3 +225,24 @@ def test_resume_of_nothing_starts_and_says_so(tmp_path, empty_shards, capsys):
     config = TrainConfig(data=empty_shards, out=tmp_path / "run", resume=True)
     assert open_run(config, resolve(config)) == 0
     assert "nothing to resume" in capsys.readouterr().err
+
+
+def test_resume_refuses_a_tracker_with_other_weights(tmp_path, empty_shards):
+    checkpoint = tmp_path / "scaled_offline.pth"
+    checkpoint.write_bytes(b"one")
+    settings = {
+        "data": empty_shards,
+        "out": tmp_path / "run",
+        "tracker": "cotracker3",
+        "tracker_checkpoint": checkpoint,
+    }
+    with_checkpoint(TrainConfig(**settings), 5)
+    moved = tmp_path / "elsewhere.pth"
+    moved.write_bytes(b"one")
+    config = TrainConfig(**settings | {"tracker_checkpoint": moved}, resume=True)
+    assert open_run(config, resolve(config)) == 5
+    checkpoint.write_bytes(b"other")
+    with pytest.raises(ConfigError, match=r"tracker \(checkpoint cotracker3 "):
+        train(TrainConfig(**settings, resume=True))
+    with pytest.raises(ConfigError, match=r"tracker_checkpoint: .*gone\.pth"):
+        resolve(TrainConfig(**settings | {"tracker_checkpoint": tmp_path / "gone.pth"}))
