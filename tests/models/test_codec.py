@@ -35,20 +35,60 @@ def test_missing_autoencoder_is_named(tmp_path: Path):
         make_codec(replace(paper(), codec_path=str(tmp_path)))
 
 
-def test_kl_codec_keeps_leading_axes_and_scales(tmp_path: Path):
+@pytest.fixture
+def autoencoder(tmp_path: Path) -> KLCodec:
     from diffusers import AutoencoderKL
 
-    tiny = AutoencoderKL(
+    torch.manual_seed(0)
+    AutoencoderKL(
         block_out_channels=(8, 8),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
         latent_channels=4,
         norm_num_groups=4,
         sample_size=8,
+    ).save_pretrained(tmp_path)
+    return KLCodec(tmp_path)
+
+
+def test_kl_codec_keeps_leading_axes_and_scales(autoencoder: KLCodec):
+    frames = torch.randn(1, 2, 3, 3, 8, 12)
+    latents = autoencoder.encode(frames, torch.Generator().manual_seed(3))
+    assert latents.shape == (1, 2, 3, 4, 4, 6)
+    moments = autoencoder.vae.encode(frames.flatten(0, 2)).latent_dist
+    noise = torch.randn(moments.mean.shape, generator=torch.Generator().manual_seed(3))
+    expected = (moments.mean + moments.std * noise) * autoencoder.vae.config.scaling_factor
+    torch.testing.assert_close(latents.flatten(0, 2), expected, atol=1e-6, rtol=1e-5)
+    decoded = autoencoder.decode(latents)
+    assert decoded.shape == frames.shape
+    alone = autoencoder.vae.decode(latents[0, 1, 2][None] / autoencoder.vae.config.scaling_factor).sample[0]
+    torch.testing.assert_close(decoded[0, 1, 2], alone, atol=1e-6, rtol=1e-5)
+    assert not any(parameter.requires_grad for parameter in autoencoder.parameters())
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_the_chunk_of_images_decides_nothing_but_memory(autoencoder: KLCodec, chunk: int):
+    frames, sizes = torch.randn(2, 5, 3, 8, 8), []
+    whole = autoencoder.encode(frames, torch.Generator().manual_seed(3))
+    pictures = autoencoder.decode(whole)
+    autoencoder.chunk = chunk
+    autoencoder.vae.encoder.register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
+    autoencoder.vae.decoder.register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
+    torch.testing.assert_close(
+        autoencoder.encode(frames, torch.Generator().manual_seed(3)), whole, atol=1e-6, rtol=1e-5
     )
-    tiny.save_pretrained(tmp_path)
-    codec = KLCodec(tmp_path)
-    latents = codec.encode(torch.randn(1, 2, 3, 3, 8, 8))
-    assert latents.shape == (1, 2, 3, 4, 4, 4)
-    assert codec.decode(latents).shape == (1, 2, 3, 3, 8, 8)
-    assert not any(parameter.requires_grad for parameter in codec.parameters())
+    torch.testing.assert_close(autoencoder.decode(whole), pictures, atol=1e-6, rtol=1e-5)
+    assert max(sizes) == min(chunk, 10)
+    assert sum(sizes) == 20
+
+
+def test_kl_codec_works_in_its_own_type_and_passes_gradients(autoencoder: KLCodec):
+    frames = torch.randn(2, 3, 8, 8, requires_grad=True)
+    autoencoder.encode(frames).sum().backward()
+    assert frames.grad is not None
+    assert frames.grad.abs().max() > 0
+    autoencoder.to(torch.bfloat16)
+    latents = autoencoder.encode(frames.detach())
+    assert latents.dtype == torch.bfloat16
+    assert not latents.requires_grad
+    assert autoencoder.decode(latents.float()).dtype == torch.bfloat16

@@ -121,7 +121,7 @@ def compiled(unet: torch.nn.Module, backend: str) -> torch.nn.Module:
 
 
 def test_the_network_compiles_as_one_graph(tiny, arguments, shake):
-    """`fullgraph` turns a graph break into an error; weights keep their names; an empty name undoes it."""
+    """`fullgraph` turns a graph break into an error; weights keep their names; compiler "none" undoes it."""
     model = MVVDM(tiny).eval()
     shake(model)
     names = list(model.state_dict())
@@ -129,7 +129,7 @@ def test_the_network_compiles_as_one_graph(tiny, arguments, shake):
     with torch.no_grad():
         plain, features = model.unet(**given, taps=TAPS)
         torch._dynamo.reset()
-        model.execute(ExecutionConfig(compile="aot_eager"))
+        model.execute(ExecutionConfig(compiler="aot_eager"))
         graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
         found, found_features = model.unet(**given, taps=TAPS)
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs + 1
@@ -162,8 +162,8 @@ def test_a_compiled_network_trains_alike(tiny, network, arguments):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"compile": "gcc"}, "execution.compile is 'gcc'"),
-        ({"compile_mode": "max-autotune"}, "only compile inductor has modes"),
+        ({"compiler": "gcc"}, "execution.compiler is 'gcc'"),
+        ({"compile_mode": "max-autotune"}, "only compiler inductor has modes"),
         ({"temporal_chunk": -1}, "temporal_chunk is -1"),
         ({"codec_chunk": 0}, "codec_chunk 0"),
     ],

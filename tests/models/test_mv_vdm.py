@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from animate4d.core.errors import ConfigError, ModelError
-from animate4d.models.config import MVVDMConfig, model_preset, paper, small, smoke
+from animate4d.models.config import MVVDMConfig, model_preset, paper, paper_sd21, small, smoke
 from animate4d.models.mv_vdm import MVVDM, make_scheduler
 
 B = 2
@@ -41,12 +41,31 @@ def test_an_untrained_model_repeats_frame_0_behind_its_gate(tiny):
     assert output.features == {}
 
 
-def test_epsilon_head_returns_noise_only(tiny):
-    config = replace(tiny, head="epsilon", zero_terminal_snr=False, concat_first_frame=False)
+@pytest.mark.parametrize("head", ["epsilon", "v_prediction"])
+def test_other_heads_return_what_the_scheduler_steps_with(tiny, head: str):
+    config = replace(tiny, head=head, zero_terminal_snr=False, concat_first_frame=False)
+    assert make_scheduler(config).config.prediction_type == head
     latents, output = run(MVVDM(config), taps=["up_blocks.1"])
     assert output.prediction.shape == latents.shape
     assert output.flow is None
     assert output.features["up_blocks.1"].shape == (B, 2, 3, 16, 4, 4)
+
+
+def test_the_warp_head_takes_maps_of_any_shape(tiny, shake):
+    model = MVVDM(tiny).eval()
+    shake(model)
+    latents = torch.randn(1, 2, 3, 48, 4, 6)
+    output = model(
+        latents,
+        torch.tensor([400]),
+        camera=torch.eye(4).expand(1, 2, 4, 4),
+        text=["walk"],
+        frame_index=torch.arange(3)[None],
+        first_frame=latents[:, :, 0],
+    )
+    assert output.prediction.shape == latents.shape
+    assert output.flow is not None
+    assert output.flow.shape == (1, 2, 3, 2, 8, 12)
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -94,7 +113,7 @@ def test_damaged_folders_are_refused_in_one_line(tiny, tmp_path: Path):
 
 
 def test_configs_travel_as_json():
-    for config in (smoke(), small(), paper()):
+    for config in (smoke(), small(), paper(), paper_sd21()):
         assert MVVDMConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
         assert model_preset(config.preset) == config
     with pytest.raises(ConfigError, match="'huge' is unknown"):
@@ -113,6 +132,9 @@ def test_configs_travel_as_json():
         ("motion_attentions", 3),
         ("io_kernel", 2),
         ("attention_levels", (True,)),
+        ("blend", "thirds"),
+        ("heads", (2, 2)),
+        ("motion_heads", 3),
     ],
 )
 def test_impossible_configs_are_refused(field: str, value: object):

@@ -25,6 +25,22 @@ def test_flow_points_to_the_source_in_half_images():
     assert not moved[0, 0, :2].any()
 
 
+def test_pictures_need_not_be_square():
+    """x in half widths, y in half heights; every pixel spelled out."""
+    first = torch.arange(4.0 * 8).view(1, 1, 4, 8)
+    flow = torch.zeros(1, 2, 4, 8)
+    flow[:, 0], flow[:, 1] = 2 / 4, 1 / 2
+    moved = warp_first_frame(first, flow, open_gate(flow))
+    expected = torch.zeros(4, 8)
+    for y in range(3):
+        for x in range(6):
+            expected[y, x] = first[0, 0, y + 1, x + 2]
+    torch.testing.assert_close(moved[0, 0], expected, atol=1e-4, rtol=1e-5)
+    coarse = torch.zeros(1, 2, 2, 4)
+    coarse[:, 0], coarse[:, 1] = 2 / 4, 1 / 2
+    torch.testing.assert_close(warp_first_frame(first, coarse, open_gate(coarse)), moved)
+
+
 def test_a_closed_gate_shows_background():
     first, flow = torch.randn(1, 3, 8, 8), torch.zeros(1, 2, 8, 8)
     assert not warp_first_frame(first, flow, torch.zeros(1, 1, 8, 8)).any()

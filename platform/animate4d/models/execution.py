@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from animate4d.core.errors import ConfigError
 
-BACKENDS = ("", "inductor", "aot_eager", "eager")
+Compiler = Literal["none", "inductor", "aot_eager", "eager"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,17 +23,19 @@ class ExecutionConfig:
     """Sequences that attention along time takes at once (there is one per sample, view and map cell); 0 takes all."""
     codec_chunk: int = 8
     """Images the autoencoder encodes or decodes at once."""
-    compile: str = ""
-    """Compiler of the network: "inductor" generates kernels (minutes at the first call, and again for new sizes),
-    "aot_eager" and "eager" only trace, for finding faults; empty runs it as it is."""
+    compiler: Compiler = "none"
+    """Compiler of the network: inductor generates kernels (minutes at the first call, and again for new sizes);
+    aot_eager and eager only trace, for finding faults."""
     compile_mode: str = ""
-    """Mode of "inductor", such as "max-autotune-no-cudagraphs" or "reduce-overhead"; empty takes its default."""
+    """Mode of inductor, such as max-autotune-no-cudagraphs or reduce-overhead; empty takes its default."""
 
     def __post_init__(self) -> None:
-        if self.compile not in BACKENDS:
-            raise ConfigError(f"execution.compile is {self.compile!r}: expected one of {', '.join(BACKENDS[1:])} or ''")
-        if self.compile_mode and self.compile != "inductor":
-            raise ConfigError(f"execution.compile_mode is {self.compile_mode!r}, but only compile inductor has modes")
+        if self.compiler not in get_args(Compiler):
+            raise ConfigError(
+                f"execution.compiler is {self.compiler!r}: expected one of {', '.join(get_args(Compiler))}"
+            )
+        if self.compile_mode and self.compiler != "inductor":
+            raise ConfigError(f"execution.compile_mode is {self.compile_mode!r}, but only compiler inductor has modes")
         if self.temporal_chunk < 0 or self.codec_chunk < 1:
             raise ConfigError(
                 f"execution.temporal_chunk is {self.temporal_chunk} and codec_chunk {self.codec_chunk}: expected at "

@@ -184,17 +184,17 @@ class MVVDM(nn.Module):
         self.unet.set_memory_format(torch.channels_last if how.channels_last else torch.contiguous_format)
         if isinstance(self.codec, KLCodec):
             self.codec.chunk = how.codec_chunk
-        self.compile_network(how.compile, how.compile_mode)
+        self.compile_network(how.compiler, how.compile_mode)
 
     def compile_network(self, backend: str = "inductor", mode: str = "") -> None:
-        """Compile the network as one graph at its next call; an empty backend undoes it.
+        """Compile the network as one graph at its next call; backend "none" undoes it.
 
         Args:
             backend: of `torch.compile`; "inductor" needs a C++ compiler, and Triton on a GPU.
             mode: of "inductor".
         """
         self.unet._compiled_call_impl = None
-        if backend:
+        if backend != "none":
             # One graph or an error: a silent break would leave the slow parts uncompiled.
             self.unet.compile(backend=backend, mode=mode or None, fullgraph=True, dynamic=False)
 
