@@ -8,9 +8,12 @@ from typing import Any
 from animate4d.models.config import MVVDMConfig
 
 ORIGINS = {
-    "clip": "CLIP ViT-L/14 text encoder (MIT)",
-    "kl": "Stable Diffusion 1.5 autoencoder (CreativeML OpenRAIL-M)",
+    "clip 768": "CLIP ViT-L/14 text encoder (MIT)",
+    "clip 1024": "OpenCLIP ViT-H/14 text encoder (MIT)",
+    "kl": "Stable Diffusion autoencoder (CreativeML OpenRAIL-M)",
+    "image": "OpenCLIP ViT-H/14 image encoder (MIT)",
 }
+"""Frozen parts; text encoders by their width."""
 
 
 def model_card(config: MVVDMConfig, card: dict[str, Any]) -> str:
@@ -39,7 +42,11 @@ def model_card(config: MVVDMConfig, card: dict[str, Any]) -> str:
         ),
         "",
     ]
-    held = ((config.text, config.text_path), (config.codec, config.codec_path))
+    held = (
+        (f"{config.text} {config.text_dim}", config.text_path),
+        (config.codec, config.codec_path),
+        ("image" if config.image_tokens else "", config.image_path),
+    )
     parts = [ORIGINS[part] for part, path in held if part in ORIGINS and (path is None or Path(path).is_absolute())]
     if parts:
         lines += [f"Needs, not included: {'; '.join(parts)}.", ""]
