@@ -10,8 +10,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from animate4d.core.errors import ConfigError
+from animate4d.models.execution import ExecutionConfig
 from animate4d.models.mv_vdm import MVVDM
-from animate4d.training.checkpoint import list_checkpoints
+from animate4d.training.checkpoint import FREE_KEYS, flatten, list_checkpoints
 from animate4d.training.config import ModelChanges, TrainConfig
 from animate4d.training.launch import resolve
 from animate4d.training.loop import Loop, LoopConfig
@@ -53,6 +54,17 @@ def test_a_changed_network_is_made_and_a_trained_one_must_have_the_change(tmp_pa
     assert make_model(replace(fixed, init=tmp_path / "fixed")).config == model.config
     with pytest.raises(ConfigError, match=r"model\.blend is 'module', but init .* 'fixed'"):
         make_model(TrainConfig(data=tmp_path, init=tmp_path / "fixed", model=ModelChanges(blend="module")))
+
+
+def test_execution_reaches_the_model_and_no_comparison_of_runs(shards):
+    plain = TrainConfig(data=shards, sample_every=0)
+    lean = replace(plain, execution=ExecutionConfig(checkpoint_layers=True, channels_last=True))
+    model = make_parts(lean, 0, 1).model
+    assert model.unet.checkpoint_layers
+    assert model.unet.memory_format == torch.channels_last
+    differing = {key for key, value in flatten(resolve(lean)).items() if flatten(resolve(plain)).get(key) != value}
+    assert differing
+    assert all(key.startswith(FREE_KEYS) for key in differing)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from animate4d.core.errors import ConfigError
 from animate4d.models.config import MVVDMConfig, model_preset
+from animate4d.models.execution import ExecutionConfig
 from animate4d.tracks.build import check_tracker
 from animate4d.training.recipe import RECIPES, FirstFrameNoise, Recipe
 
@@ -89,6 +90,8 @@ class TrainConfig:
     """Largest standard deviation of first-frame-noise time: more gives larger motion and less likeness (1)."""
     model: ModelChanges = field(default_factory=ModelChanges)
     """Changes to the preset's network, for ablations."""
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    """Speed and memory of the network; may change between a run and the one that goes on from its checkpoint."""
 
     workers: int = 1
     """Ray Train workers; each takes one GPU where the cluster has GPUs, else `threads` CPU threads."""

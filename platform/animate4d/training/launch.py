@@ -96,8 +96,9 @@ def resolve(config: TrainConfig) -> dict[str, Any]:
         ShardError: the data folder has no index.
     """
     infos = read_index(config.data)
-    job = {"data": str(config.data), "out": str(config.out), "init": config.init and str(config.init)}
+    job: dict[str, Any] = {"data": str(config.data), "out": str(config.out), "init": config.init and str(config.init)}
     job["tracker_checkpoint"] = config.tracker_checkpoint and str(config.tracker_checkpoint)
+    job["execution"] = asdict(config.execution)
     rhythm = ("threads", "checkpoint_every", "keep", "sample_every", "log_every", "max_failures")
     return {
         "preset": config.preset,

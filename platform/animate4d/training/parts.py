@@ -51,6 +51,7 @@ def data_config(config: TrainConfig, model: MVVDMConfig) -> DataConfig:
 def make_parts(config: TrainConfig, rank: int, world: int) -> Parts:
     """Build what one worker trains."""
     model = make_model(config)
+    model.execute(config.execution)
     data = data_config(config, model.config)
     grid = SampleGrid(data) if rank == 0 and config.sample_every else None
     return Parts(
