@@ -67,7 +67,7 @@ def test_labels_of_another_sample_or_other_views_are_refused(make_sample):
 def test_damaged_and_foreign_label_files_are_named(labeller, make_sample):
     _, members = make_sample(1)
     labeller.label(members, VIEWS)
-    (path,) = labeller._folder.iterdir()
+    (path,) = labeller.folder.iterdir()
     for data in (b"PK\x03\x04", pack_arrays({"xy": np.zeros(3)}), pack_arrays({"note": np.zeros(4, np.uint8)})):
         path.write_bytes(data)
         with pytest.raises(ShardError):

@@ -1,4 +1,4 @@
-"""Named arrays as compressed npz bytes, read back only when every name, dtype and shape is the expected one.
+"""Named arrays as npz bytes, read back only when every name, dtype and shape is the expected one.
 
 The header of each array is checked before its body is read, so a file that claims 10^12 elements costs nothing.
 """
@@ -16,10 +16,11 @@ import numpy as np
 from animate4d.core.errors import ShardError
 
 
-def pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Return compressed npz bytes."""
+def pack_arrays(arrays: Mapping[str, np.ndarray], *, compress: bool = True) -> bytes:
+    """Return npz bytes; without compression for numbers that hardly shrink."""
     stream = io.BytesIO()
-    np.savez_compressed(stream, allow_pickle=False, **dict(arrays))
+    save = np.savez_compressed if compress else np.savez
+    save(stream, allow_pickle=False, **dict(arrays))
     return stream.getvalue()
 
 

@@ -1,0 +1,130 @@
+"""Files computed from samples and kept beside the shards: one per (sample, view group), with a note of whose it is.
+
+A shard is never written to, so labels and latents of several makers can lie beside it. The note names the sample, its
+views and the sha256 of the pictures: a file is refused for any other sample, and stale when the pictures have changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from animate4d.core.errors import ConfigError, ShardError
+from animate4d.data.schema import decode_meta
+from animate4d.io.arrays import pack_arrays, read_checked, unpack_arrays
+from animate4d.io.atomic import write_bytes
+
+NOTE = {"note": ("uint8", (None,))}
+OWNER = {"sample", "views", "pictures"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sidecar:
+    """A folder of such files, all made the same way.
+
+    Attributes:
+        folder: of this maker alone; its name says how the files were made.
+        noun: what they are, in sentences: "labels" or "latents".
+    """
+
+    folder: Path
+    noun: str
+
+    def make_folder(self) -> None:
+        """Make the folder.
+
+        Raises:
+            ConfigError: it cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"data.{self.noun}: {self.folder} cannot be made ({error.strerror}): give a folder that can be written"
+            ) from error
+
+    def path(self, sample: str, views: Sequence[int]) -> Path:
+        """Return where the file of a sample's views is kept."""
+        return self.folder / f"{sample}.v{'-'.join(map(str, views))}.npz"
+
+    def has(self, members: Mapping[str, bytes], views: Sequence[int]) -> bool:
+        """Return whether the file is there and of these very pictures; reads its note only.
+
+        Raises:
+            ShardError: it is damaged, or a picture is missing.
+        """
+        sample, pictures = decode_meta(members).id, pictures_hash(members, views)
+        try:
+            with zipfile.ZipFile(self.path(sample, views)) as archive:
+                data = read_checked(archive, "note", *NOTE["note"])
+        except FileNotFoundError:
+            return False
+        except (zipfile.BadZipFile, ShardError, ValueError, EOFError, OSError, NotImplementedError) as error:
+            raise ShardError(f"{self.path(sample, views)} cannot be read ({error}): delete it") from error
+        return parse_note(data.tobytes(), self.noun)["pictures"] == pictures
+
+    def find(self, members: Mapping[str, bytes], views: Sequence[int]) -> bytes | None:
+        """Return the file, or None where it is missing or was made of other pictures; raises as `has` does."""
+        return self.path(decode_meta(members).id, views).read_bytes() if self.has(members, views) else None
+
+    def write(self, members: Mapping[str, bytes], views: Sequence[int], data: bytes) -> None:
+        """Keep what `pack_sidecar` made of these views of a sample."""
+        write_bytes(self.path(decode_meta(members).id, views), data)
+
+
+def pack_sidecar(
+    members: Mapping[str, bytes],
+    views: Sequence[int],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    compress: bool = True,
+    **facts: str,
+) -> bytes:
+    """Return npz bytes of arrays with the note of whose they are; `facts` are added to the note."""
+    note = {"sample": decode_meta(members).id, "views": list(views), "pictures": pictures_hash(members, views)} | facts
+    packed = {"note": np.frombuffer(json.dumps(note).encode(), np.uint8)}
+    return pack_arrays({**arrays, **packed}, compress=compress)
+
+
+def read_note(data: bytes, noun: str, sample: str, views: Sequence[int]) -> dict[str, Any]:
+    """Read a file's note and check whose it is.
+
+    Raises:
+        ShardError: damaged, or of another sample or other views.
+    """
+    note = parse_note(unpack_arrays(data, NOTE)["note"].tobytes(), noun)
+    if (note["sample"], note["views"]) != (sample, list(views)):
+        raise ShardError(
+            f"{noun} of sample {note['sample']} views {note['views']} were offered to {sample} views {list(views)}: "
+            f"delete the {noun} folder beside the shards"
+        )
+    return note
+
+
+def parse_note(text: bytes, noun: str) -> dict[str, Any]:
+    """Parse a note; raises ShardError where it does not say whose it is."""
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise ShardError(f"kept {noun} are damaged ({error}): delete the {noun} folder beside the shards") from error
+    if not isinstance(content, dict) or not set(content) >= OWNER:
+        raise ShardError(f"kept {noun} do not say whose they are: delete the {noun} folder beside the shards")
+    return content
+
+
+def pictures_hash(members: Mapping[str, bytes], views: Sequence[int]) -> str:
+    """Return the sha256 of the pictures of these views."""
+    digest = hashlib.sha256()
+    for view in views:
+        name = f"view_{view:02d}.webp"
+        if name not in members:
+            raise ShardError(f"{name} is missing")
+        digest.update(members[name])
+    return digest.hexdigest()
