@@ -21,9 +21,10 @@ def attend(
 ) -> torch.Tensor:
     """Return softmax(q k^T / sqrt(C / heads)) v for tokens `[S, L, C]` and keys and values `[S, K, C]`, head by head.
 
-    Fused everywhere: measured on one AVX-512 core in float32, forward and backward, the fused kernel needs 0.5 to 0.96
-    of the time of two matrix products and a softmax at every size of `smoke` and `paper`, sequences of 4 frames
-    included, and 0.3 at those of 16 frames forward.
+    Fused everywhere. Measured on one AVX-512 core in float32 against two matrix products and a softmax, forward and
+    backward take 0.5 to 1.0 of their time at every size of `smoke` and `paper`; 0.7 to 0.96 for sequences of 4 or 8
+    frames, 0.5 to 0.8 for those of 16. (In bfloat16 a CPU's fused backward pass is slower, five times for 16 frames;
+    training on a CPU runs in float32.)
 
     Args:
         query: `[S, L, C]`; any strides.
