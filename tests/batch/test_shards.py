@@ -13,9 +13,10 @@ from animate4d.assets.procedural import generate_objects
 from animate4d.batch.ledger import folder_lock, read_ledger
 from animate4d.batch.shard_build import ShardBuild, check_settings, collect, write_report
 from animate4d.batch.shard_contact import spread
+from animate4d.batch.shard_task import render_asset
 from animate4d.batch.shards import build_shards, clip_settings, find_assets
 from animate4d.batch.shards_config import BuildShardsConfig
-from animate4d.core.errors import ConfigError
+from animate4d.core.errors import ConfigError, ToolError
 from animate4d.data.schema import decode_clip
 from animate4d.io.shards import iterate_shard, read_index
 from animate4d.pipeline.clip_options import ClipOptions
@@ -176,6 +177,23 @@ def test_no_assets_is_said_before_any_work(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_blender_that_cannot_run_is_told_once_before_any_work(objects, tmp_path):
+    settings = config(objects, tmp_path / "out", light="cycles", blender=tmp_path / "nowhere")
+    with pytest.raises(ToolError, match="nowhere: cannot be started"):
+        build_shards(settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_blender_that_fails_is_no_fault_of_the_asset(objects, tmp_path):
+    program = tmp_path / "broken"
+    program.write_text("#!/bin/sh\nexit 3\n")
+    program.chmod(0o755)
+    options = config(objects, tmp_path, light="baked", blender=program).clip_options()
+    outcome = render_asset(next(objects.glob("*.glb")), tmp_path / "part.tar", options, {})
+    assert outcome.kind == "infrastructure"  # so the next run tries again
+    assert "ended with 3" in outcome.problem
+
+
 def test_two_builds_in_one_folder_are_refused(objects, tmp_path):
     with folder_lock(tmp_path), pytest.raises(ConfigError, match="another batch"):
         build_shards(config(objects, tmp_path))
@@ -186,6 +204,9 @@ def test_settings_are_kept_with_the_folder(tmp_path):
     check_settings(tmp_path, clip_settings(ClipOptions(frames=8, licence="CC0-1.0")))
     with pytest.raises(ConfigError, match="frames 8, not 16"):
         check_settings(tmp_path, clip_settings(ClipOptions()))
+    baked = ClipOptions(frames=8, light="baked", blender=Path("blender"))
+    with pytest.raises(ConfigError, match="light None, not baked"):
+        check_settings(tmp_path, clip_settings(baked))
     (tmp_path / "settings.json").write_text("{")
     with pytest.raises(ConfigError, match="not JSON"):
         check_settings(tmp_path, clip_settings(ClipOptions()))

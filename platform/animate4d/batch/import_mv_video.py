@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
@@ -26,6 +25,7 @@ from animate4d.batch.shard_build import (
     Unit,
     UnitOutcome,
     check_settings,
+    cpu_seconds,
     make_folder,
     part_path,
     remove_leftovers,
@@ -202,7 +202,7 @@ def convert_animation(animation: SourceAnimation, shot: Shot, part: Path, option
     cv2.setNumThreads(1)  # the other cores belong to other tasks
     skipped: list[tuple[str, str]] = []
     doubtful: list[tuple[str, str]] = []
-    begun = time.process_time()
+    begun = cpu_seconds()
 
     def samples() -> Iterator[tuple[str, dict[str, bytes]]]:
         for outcome in release_samples(animation, shot, options):
@@ -216,7 +216,7 @@ def convert_animation(animation: SourceAnimation, shot: Shot, part: Path, option
     try:
         keys = write_samples(part, samples())
     except UserError as error:
-        return UnitOutcome(problem=" ".join(str(error).split()), seconds=time.process_time() - begun)
+        return UnitOutcome(problem=" ".join(str(error).split()), seconds=cpu_seconds() - begun)
     return UnitOutcome(
-        keys=tuple(keys), skipped=tuple(skipped), doubtful=tuple(doubtful), seconds=time.process_time() - begun
+        keys=tuple(keys), skipped=tuple(skipped), doubtful=tuple(doubtful), seconds=cpu_seconds() - begun
     )

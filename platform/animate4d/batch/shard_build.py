@@ -11,6 +11,7 @@ import csv
 import io
 import itertools
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -65,6 +66,7 @@ class UnitOutcome:
         skipped: (clip, reason) of those left out.
         doubtful: (clip, reason) of those that are in, but should be looked at.
         problem: why the unit failed, one line; empty otherwise.
+        kind: of the failure: "bad input" for ever, others until the next run.
         seconds: CPU time it took.
     """
 
@@ -72,6 +74,7 @@ class UnitOutcome:
     skipped: tuple[tuple[str, str], ...] = ()
     doubtful: tuple[tuple[str, str], ...] = ()
     problem: str = ""
+    kind: str = "bad input"
     seconds: float = 0.0
 
 
@@ -197,8 +200,8 @@ class ShardBuild:
             record |= {name: [list(pair) for pair in getattr(outcome, name)] for name in ("skipped", "doubtful")}
         else:
             event = "asset_failed"
-            message = outcome.problem if outcome is not None else problem
-            record |= {"kind": kind or "bad input", "message": message}
+            kind, message = (kind or "bad input", problem) if outcome is None else (outcome.kind, outcome.problem)
+            record |= {"kind": kind, "message": message}
             self.progress.say(f"failed: {unit.name}: {message}")
         self.ledger.write(event, **record)
         self.records[unit.name] = {"event": event, **record}
@@ -264,6 +267,11 @@ def collect(reference: Any) -> tuple[Any, str, str]:
         return None, "infrastructure", f"its worker process died ({type(error).__name__})"
 
 
+def cpu_seconds() -> float:
+    """Return the CPU time of this process and of the programs that it has run."""
+    return sum(os.times()[:4])
+
+
 def make_folder(out: Path) -> None:
     """Make the folder of the shards.
 
@@ -296,9 +304,11 @@ def check_settings(out: Path, wanted: dict[str, Any]) -> None:
         found = json.loads(path.read_text())
     except ValueError as error:
         raise ConfigError(f"{path}: is not JSON ({error}): choose another --out") from error
-    for name, value in wanted.items():
-        if found.get(name) != value:
-            raise ConfigError(f"{out}: holds clips with {name} {found.get(name)}, not {value}: choose another --out")
+    for name in [*wanted, *found]:
+        if found.get(name) != wanted.get(name):
+            raise ConfigError(
+                f"{out}: holds clips with {name} {found.get(name)}, not {wanted.get(name)}: choose another --out"
+            )
 
 
 def remove_leftovers(out: Path) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 
-from animate4d.batch.shard_build import UnitOutcome
-from animate4d.core.errors import UserError
+from animate4d.batch.shard_build import UnitOutcome, cpu_seconds
+from animate4d.core.errors import ToolError, UserError
 from animate4d.io.shards import write_samples
 from animate4d.pipeline.clip_options import ClipOptions
 from animate4d.pipeline.clip_samples import clip_samples
@@ -22,7 +21,7 @@ def render_asset(path: Path, part: Path, options: ClipOptions, captions: dict[st
     """
     cv2.setNumThreads(1)  # the other cores belong to other tasks
     skipped: list[tuple[str, str]] = []
-    begun = time.process_time()
+    begun = cpu_seconds()
 
     def samples() -> Iterator[tuple[str, dict[str, bytes]]]:
         for outcome in clip_samples(path, options, captions):
@@ -34,5 +33,6 @@ def render_asset(path: Path, part: Path, options: ClipOptions, captions: dict[st
     try:
         keys = write_samples(part, samples())
     except UserError as error:
-        return UnitOutcome(problem=" ".join(str(error).split()), seconds=time.process_time() - begun)
-    return UnitOutcome(keys=tuple(keys), skipped=tuple(skipped), seconds=time.process_time() - begun)
+        kind = "infrastructure" if isinstance(error, ToolError) else "bad input"
+        return UnitOutcome(problem=" ".join(str(error).split()), kind=kind, seconds=cpu_seconds() - begun)
+    return UnitOutcome(keys=tuple(keys), skipped=tuple(skipped), seconds=cpu_seconds() - begun)

@@ -26,6 +26,7 @@ from animate4d.core.hashing import hash_file, hash_json
 from animate4d.io.progress import Progress
 from animate4d.pipeline.captions import CAPTIONS_NAME, captions_for, read_captions
 from animate4d.pipeline.clip_options import ClipOptions
+from animate4d.views.blender import blender_version
 
 SUFFIXES = {".glb", ".gltf"}
 
@@ -51,9 +52,12 @@ def build_shards(config: BuildShardsConfig) -> int:
 
     Raises:
         ConfigError: no assets there, an unreadable table of captions, or a folder made with other settings.
+        ToolError: Blender is wanted and cannot be run.
         ClusterError: the cluster has no CPU to give.
     """
     source, out = input_path(config.assets), durable_path(config.out)
+    if config.blender is not None and config.light != "own":
+        blender_version(config.blender)  # or every asset would fail for the same reason
     files = find_assets(source, config.limit)
     table = captions_table(config, source)
     make_folder(out)
@@ -94,8 +98,11 @@ def rendering(assets: list[SourceAsset], options: ClipOptions) -> Iterator[tuple
 
 
 def clip_settings(options: ClipOptions) -> dict[str, object]:
-    """Return what must agree among the clips of one folder; what only labels them may differ."""
-    return {name: value for name, value in asdict(options).items() if name != "licence"}
+    """Return what must agree among the clips of one folder; where Blender is and what only labels them may differ."""
+    free = {"licence", "blender", "blender_minutes"}
+    if options.light == "own":
+        free |= {"light", "blender_samples"}  # as in folders made before there was a choice
+    return {name: value for name, value in asdict(options).items() if name not in free}
 
 
 def find_assets(source: Path, limit: int | None) -> list[Path]:

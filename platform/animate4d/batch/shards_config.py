@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from animate4d.core.errors import ConfigError
-from animate4d.pipeline.clip_options import ClipOptions
+from animate4d.pipeline.clip_options import ClipOptions, Light
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +49,16 @@ class BuildShardsConfig:
     licence: str = ""
     """Licence of the assets, stored with every sample."""
 
+    light: Light = "own"
+    """own: our lights, exact and quick; baked: four lights that Blender bakes into vertex colours (paper 000); cycles:
+    ray-traced by Blender, 0.2 s a picture."""
+
+    blender: Path | None = None
+    """A blender program, or a Python that has bpy, for light baked and cycles. It stays a process of its own."""
+
+    blender_samples: int = 16
+    """Cycles samples per pixel or vertex."""
+
     samples_per_shard: int = 32
     """Clips per shard file."""
 
@@ -59,13 +69,13 @@ class BuildShardsConfig:
     """An asset that takes longer is stopped and counts as failed."""
 
     def __post_init__(self) -> None:
-        self.clip_options()
         for name in ("limit", "workers", "samples_per_shard"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}: give at least 1")
         if not self.asset_minutes > 0:
             raise ConfigError(f"asset_minutes is {self.asset_minutes}: give a positive number")
+        self.clip_options()
 
     def clip_options(self) -> ClipOptions:
         """Return what concerns a single clip."""
@@ -77,4 +87,8 @@ class BuildShardsConfig:
             samples=self.samples,
             max_seconds=self.max_seconds,
             licence=self.licence,
+            light=self.light,
+            blender=self.blender,
+            blender_samples=self.blender_samples,
+            blender_minutes=self.asset_minutes,
         )

@@ -32,6 +32,10 @@ class ConfigError(UserError):
     """A configuration field has a value outside its range."""
 
 
+class ToolError(UserError):
+    """An external program is missing or failed."""
+
+
 class ClusterError(UserError):
     """The cluster cannot give what was asked for."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,20 @@ from animate4d.assets.normalise import CANONICAL_RADIUS
 from animate4d.core.cameras import Rig
 from animate4d.core.errors import AssetError
 from animate4d.core.hashing import slug
+from animate4d.core.mesh import Mesh
 from animate4d.data.schema import ClipMeta, encode_sample
 from animate4d.metrics.magnitude import motion_magnitude
 from animate4d.pipeline.captions import caption_of
 from animate4d.pipeline.clip_options import ClipOptions
-from animate4d.views.clip import frame_times, mesh_of, pose_vertices, render_labelled_clip
+from animate4d.views.blender import bake_with_blender, render_with_blender
+from animate4d.views.clip import (
+    LabelledClip,
+    frame_times,
+    mesh_of,
+    pose_vertices,
+    render_labelled_clip,
+    to_video,
+)
 from animate4d.views.rays import Cameras
 
 
@@ -99,7 +108,7 @@ def render_sample(asset: Asset, clip: int, key: str, caption: str, options: Clip
     outside = outside_share(vertices, mesh.faces, rig)
     if outside > options.max_outside:
         return ClipOutcome(key=key, animation=entry.name, reason=f"{outside:.0%} of the object leaves the picture")
-    rendered = render_labelled_clip(mesh, vertices, times, rig, options.size, samples=options.samples)
+    rendered = render_lit(mesh, vertices, times, rig, options)
     meta = ClipMeta(
         id=key,
         object=asset.name,
@@ -112,12 +121,31 @@ def render_sample(asset: Asset, clip: int, key: str, caption: str, options: Clip
         intrinsics=rendered.video.intrinsics,
         size=options.size,
         source_sha256=asset.source_sha256,
-        generator=f"animate4d/{__version__}",
+        generator=f"animate4d/{__version__}" + (f" {options.light}" if options.light != "own" else ""),
         motion=round(motion, 6),
         magnitude=round(motion_magnitude(rendered.video).picture, 8),
     )
     members = encode_sample(rendered.video, meta, rendered.tracks, rendered.flow, rendered.flow_mask)
     return ClipOutcome(key=key, animation=entry.name, members=members)
+
+
+def render_lit(mesh: Mesh, vertices: np.ndarray, times: np.ndarray, rig: Rig, options: ClipOptions) -> LabelledClip:
+    """Render `[T, N, 3]` poses under the light that is asked for.
+
+    Raises:
+        ToolError: Blender is wanted and missing, or fails.
+    """
+    program, seconds, shading = options.blender, 60 * options.blender_minutes, None
+    shown = mesh
+    if options.light == "baked" and program is not None:
+        shown = bake_with_blender(program, mesh, vertices[0], samples=options.blender_samples, seconds=seconds)
+        shading = np.ones((len(mesh.faces), 2, 3), np.float32)
+    rendered = render_labelled_clip(shown, vertices, times, rig, options.size, samples=options.samples, shading=shading)
+    if options.light == "cycles" and program is not None:
+        cameras = Cameras.of(rendered.video.camera_to_world, rendered.video.intrinsics, options.size)
+        rgba = render_with_blender(program, mesh, vertices, cameras, samples=options.blender_samples, seconds=seconds)
+        rendered = replace(rendered, video=to_video(rgba, cameras, times))
+    return rendered
 
 
 def motion_share(vertices: np.ndarray) -> float:

@@ -70,7 +70,14 @@ def render_clip(
 
 
 def render_labelled_clip(
-    mesh: Mesh, vertices: np.ndarray, times: np.ndarray, rig: Rig, size: int, *, samples: int = 2
+    mesh: Mesh,
+    vertices: np.ndarray,
+    times: np.ndarray,
+    rig: Rig,
+    size: int,
+    *,
+    samples: int = 2,
+    shading: np.ndarray | None = None,
 ) -> LabelledClip:
     """Render a sequence of poses with exact tracks and flow; memory holds two scenes at a time.
 
@@ -81,9 +88,11 @@ def render_labelled_clip(
         rig: V cameras.
         size: pixels per side, even.
         samples: rays per pixel side.
+        shading: light `[F, 2, 3]`; None bakes it from the first pose.
     """
     cameras = Cameras.of(rig.camera_to_world(), rig.intrinsics(size), size)
-    renderer = Renderer(mesh, cameras, samples=samples, shading=bake_shading(mesh, vertices[0]))
+    light = bake_shading(mesh, vertices[0]) if shading is None else shading
+    renderer = Renderer(mesh, cameras, samples=samples, shading=light)
     first_caster = renderer.caster(vertices[0])
     rgba = np.empty((rig.views, len(times), size, size, 4), np.uint8)
     flow = np.empty((rig.views, len(times), size // 2, size // 2, 2), np.float16)
