@@ -45,6 +45,16 @@ COMMANDS = {
         run="animate4d.batch.shards:build_shards",
         summary="Render every clip of every asset into WebDataset shards.",
     ),
+    "import-mv-video": Command(
+        config="animate4d.batch.import_config:ImportMVVideoConfig",
+        run="animate4d.batch.import_mv_video:import_mv_video",
+        summary="Turn the MV-Video release, archives or extracted, into WebDataset shards.",
+    ),
+    "curate-shards": Command(
+        config="animate4d.batch.curate_config:CurateShardsConfig",
+        run="animate4d.batch.curate:curate_shards",
+        summary="Decide which clips to train on: too still, distorted, out of the picture, twice.",
+    ),
     "train": Command(
         config="animate4d.training.config:TrainConfig",
         run="animate4d.jobs:train",
