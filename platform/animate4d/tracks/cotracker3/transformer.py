@@ -19,7 +19,10 @@ NEVER = -1e9
 
 
 class Attention(nn.Module):
-    """Multi-head attention of `[M, L, hidden]` tokens to themselves or to a context."""
+    """Multi-head attention between `[B, N, T, hidden]` tokens: over the frames of a track, or the tracks of a frame.
+
+    All work stays in this one layout; the heads' sequences are views of it.
+    """
 
     def __init__(self, config: CoTracker3Config) -> None:
         super().__init__()
@@ -28,14 +31,28 @@ class Attention(nn.Module):
         self.to_kv = nn.Linear(config.hidden, 2 * config.hidden)
         self.to_out = nn.Linear(config.hidden, config.hidden)
 
-    def forward(self, tokens: Tensor, context: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Return `[M, L, hidden]`; bias `[M, 1, 1, K]` is added to the scores of the K context tokens."""
-        query = self.to_q(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        key, value = self.to_kv(context).unflatten(-1, (2, self.heads, -1)).transpose(1, 3).unbind(2)
-        read = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=None if bias is None else bias.to(query.dtype)
-        )
-        return self.to_out(read.transpose(1, 2).flatten(2))
+    def over_time(self, tokens: Tensor) -> Tensor:
+        """Let the frames of each track read one another."""
+        query, key, value = (heads.flatten(0, 1).transpose(1, 2) for heads in self.project(tokens, tokens))
+        read = F.scaled_dot_product_attention(query, key, value)
+        return self.to_out(read.transpose(1, 2).flatten(2).view(tokens.shape))
+
+    def over_tracks(self, tokens: Tensor, context: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Let the tracks of each frame read those of a context `[B, K, T, hidden]`; bias `[B, K]` adds to scores."""
+        projected = self.project(tokens, context)
+        found = []
+        for clip in range(len(tokens)):
+            query, key, value = (heads[clip].permute(1, 2, 0, 3) for heads in projected)
+            added = None if bias is None else bias[clip, None, None, None].to(query.dtype)
+            read = F.scaled_dot_product_attention(query, key, value, attn_mask=added)
+            found.append(read.permute(2, 0, 1, 3).flatten(2))
+        return self.to_out(torch.stack(found))
+
+    def project(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values `[B, N, T, heads, hidden / heads]`."""
+        query = self.to_q(tokens).unflatten(-1, (self.heads, -1))
+        key, value = self.to_kv(context).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        return query, key, value
 
 
 class FeedForward(nn.Module):
@@ -52,22 +69,25 @@ class FeedForward(nn.Module):
 
 
 class SelfBlock(nn.Module):
-    """Tokens read one another."""
+    """Tokens read one another.
+
+    Blocks change `[B, N, T, hidden]` tokens in place; copies would be a tenth of the time.
+    """
 
     def __init__(self, config: CoTracker3Config) -> None:
         super().__init__()
         self.attn = Attention(config)
         self.mlp = FeedForward(config)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map `[M, L, hidden]` to the same shape."""
+    def forward(self, tokens: Tensor, *, over_time: bool) -> None:
+        """Update every track from its other frames, or else every frame's tracks from one another."""
         normal = plain_norm(tokens)
-        tokens = tokens + self.attn(normal, normal)
-        return tokens + self.mlp(plain_norm(tokens))
+        tokens += self.attn.over_time(normal) if over_time else self.attn.over_tracks(normal, normal)
+        tokens += self.mlp(plain_norm(tokens))
 
 
 class CrossBlock(nn.Module):
-    """Tokens read a context."""
+    """Tokens read the tokens of other tracks in the same frame, in place."""
 
     def __init__(self, config: CoTracker3Config) -> None:
         super().__init__()
@@ -75,10 +95,10 @@ class CrossBlock(nn.Module):
         self.cross_attn = Attention(config)
         self.mlp = FeedForward(config)
 
-    def forward(self, tokens: Tensor, context: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Map `[M, L, hidden]` to the same shape, given `[M, K, hidden]`."""
-        tokens = tokens + self.cross_attn(plain_norm(tokens), self.norm_context(context), bias)
-        return tokens + self.mlp(plain_norm(tokens))
+    def forward(self, tokens: Tensor, context: Tensor, bias: Tensor | None = None) -> None:
+        """Update `[B, N, T, hidden]` tokens from `[B, K, T, hidden]`; bias `[B, K]` as for `Attention`."""
+        tokens += self.cross_attn.over_tracks(plain_norm(tokens), self.norm_context(context), bias)
+        tokens += self.mlp(plain_norm(tokens))
 
 
 class TrackTransformer(nn.Module):
@@ -106,27 +126,22 @@ class TrackTransformer(nn.Module):
         Returns:
             Position corrections `[B, N, T, 2]` in cells and logit corrections `[B, N, T, 2]`.
         """
-        clips, count, frames = points.shape[:3]
-        bias = None
-        if absent is not None:
-            bias = absent.to(points.dtype).mul(NEVER)[:, None].expand(clips, frames, count).flatten(0, 1)[:, None, None]
-        virtual = self.virual_tracks.to(points.dtype).expand(clips, -1, frames, -1)
-        for over_time, read_points, among, read_virtual in zip(
+        clips, _, frames = points.shape[:3]
+        bias = None if absent is None else absent.to(points.dtype) * NEVER
+        virtual = self.virual_tracks.repeat(clips, 1, frames, 1)
+        for time_block, read_points, among, read_virtual in zip(
             self.time_blocks,
             self.space_virtual2point_blocks,
             self.space_virtual_blocks,
             self.space_point2virtual_blocks,
             strict=True,
         ):
-            for part in points.flatten(0, 1).split(slice_tracks):
-                part.copy_(over_time(part))
-            virtual = over_time(virtual.flatten(0, 1)).unflatten(0, (clips, -1))
-            in_frames = virtual.transpose(1, 2).flatten(0, 1)
-            in_frames = among(read_points(in_frames, points.transpose(1, 2).flatten(0, 1), bias))
+            for part in (*points.flatten(0, 1).split(slice_tracks), *virtual.flatten(0, 1).split(slice_tracks)):
+                time_block(part[None], over_time=True)
+            read_points(virtual, points, bias)
+            among(virtual, over_time=False)
             for part in points.split(max(1, slice_tracks // clips), dim=1):
-                read = read_virtual(part.transpose(1, 2).flatten(0, 1), in_frames)
-                part.copy_(read.unflatten(0, (clips, frames)).transpose(1, 2))
-            virtual = in_frames.unflatten(0, (clips, frames)).transpose(1, 2)
+                read_virtual(part, virtual)
         return self.flow_head(points), self.vis_conf_head(points)
 
 
