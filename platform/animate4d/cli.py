@@ -55,6 +55,16 @@ COMMANDS = {
         run="animate4d.batch.curate:curate_shards",
         summary="Decide which clips to train on: too still, distorted, out of the picture, twice.",
     ),
+    "label-tracks": Command(
+        config="animate4d.batch.sidecar_config:LabelTracksConfig",
+        run="animate4d.batch.sidecars:label_tracks",
+        summary="Track points on every clip ahead of training, and look at the tracks.",
+    ),
+    "encode-latents": Command(
+        config="animate4d.batch.sidecar_config:EncodeLatentsConfig",
+        run="animate4d.batch.sidecars:encode_latents",
+        summary="Encode every clip's pictures ahead of training.",
+    ),
     "train": Command(
         config="animate4d.training.config:TrainConfig",
         run="animate4d.jobs:train",

@@ -6,36 +6,28 @@ the content security policy names both by hash.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
-import re
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from string import Template
 from urllib.parse import quote
 
 from animate4d.batch.manifest import Manifest
+from animate4d.batch.pages import escape, part, policy
 from animate4d.batch.report import LINKS, RowResult
 from animate4d.io.atomic import write_text
-
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-BIDI_CONTROL = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Marks that turn the reading direction; an unclosed one would reorder the text after it."""
 
 LINK_NAMES = {"glb": ("GLB", "animated.glb"), "ply": ("PLY", "splats.ply"), "mp4": ("MP4", "views.mp4")}
 
 
 def write_gallery(path: Path, manifest: Manifest, results: Sequence[RowResult]) -> None:
     """Write the page atomically; result folders are expected beside it, named by row id."""
-    style, script = (_part(name) for name in ("gallery.css", "gallery.js"))
+    style, script = (part(name) for name in ("gallery.css", "gallery.js"))
     done = [result for result in results if result.state == "done"]
     others = [result for result in results if result.state != "done"]
-    page = Template(_part("gallery.html")).substitute(
-        policy=_policy(style, script),
-        title=_escape(manifest.path.stem),
-        summary=_escape(_summary(results)),
+    page = Template(part("gallery.html")).substitute(
+        policy=policy(style, script, "img-src 'self' data:; media-src 'self'"),
+        title=escape(manifest.path.stem),
+        summary=escape(_summary(results)),
         style=style,
         script=script,
         all=len(results),
@@ -45,16 +37,6 @@ def write_gallery(path: Path, manifest: Manifest, results: Sequence[RowResult]) 
         problems=_problems(others),
     )
     write_text(path, page)
-
-
-def _policy(style: str, script: str) -> str:
-    def digest(text: str) -> str:
-        return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-    return (
-        f"default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'sha256-{digest(style)}'; "
-        f"script-src 'sha256-{digest(script)}'; base-uri 'none'; form-action 'none'"
-    )
 
 
 def _summary(results: Sequence[RowResult]) -> str:
@@ -74,27 +56,27 @@ def _card(result: RowResult) -> str:
     clip = f" · clip {request['clip'] or 0}" if truth_given else ""
     name, quality, share, explained = _quality(receipt)
     links = [
-        f'<a href="{folder}/{LINKS[key]}" download="{_escape(row.id)}-{file}">{text}</a>'
+        f'<a href="{folder}/{LINKS[key]}" download="{escape(row.id)}-{file}">{text}</a>'
         for key, (text, file) in LINK_NAMES.items()
     ]
     links.append(f'<a href="{folder}/{LINKS["receipt"]}">Receipt</a>')
-    return Template(_part("gallery_card.html")).substitute(
-        text=_escape(f"{row.id} {row.asset} {row.prompt}".lower()),
+    return Template(part("gallery_card.html")).substitute(
+        text=escape(f"{row.id} {row.asset} {row.prompt}".lower()),
         still=f"{folder}/still.webp",
         views=f"{folder}/views.mp4",
         video=f"{folder}/{request['video']}.mp4",
         thumb=f"{folder}/thumb.webp",
         video_title="the asset's own clip" if truth_given else "the generated video",
-        alt=_escape(f"{request['asset']}: four views"),
-        prompt=_escape(row.prompt or f"{request['asset']}: its own clip"),
-        asset=_escape(request["asset"]),
-        origin=_escape(f" · own animation{clip}" if truth_given else ""),
+        alt=escape(f"{request['asset']}: four views"),
+        prompt=escape(row.prompt or f"{request['asset']}: its own clip"),
+        asset=escape(request["asset"]),
+        origin=escape(f" · own animation{clip}" if truth_given else ""),
         quality_name=name,
         quality=quality,
         quality_share=f"{share:.3f}",
-        quality_title=_escape(explained),
+        quality_title=escape(explained),
         seconds=_duration(sum(seconds.values())),
-        seconds_title=_escape(stages),
+        seconds_title=escape(stages),
         seed=request["seed"],
         notes=_notes(receipt),
         links="".join(links),
@@ -121,7 +103,7 @@ def _notes(receipt: dict) -> str:
         notes.insert(0, f"The fit lost the video in frame{'s' if len(lost) > 1 else ''} {', '.join(map(str, lost))}.")
     if not notes:
         return ""
-    return '<ul class="notes">' + "".join(f"<li>{_escape(note)}</li>" for note in notes) + "</ul>"
+    return '<ul class="notes">' + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>"
 
 
 def _problems(results: Sequence[RowResult]) -> str:
@@ -129,11 +111,11 @@ def _problems(results: Sequence[RowResult]) -> str:
         return ""
     entries = [
         f'<div class="problem" data-state="{result.state}" '
-        f'data-text="{_escape(f"{result.row.id} {result.row.asset} {result.row.prompt} {result.message}".lower())}">'
-        f'<div class="what"><p><bdi>{_escape(Path(result.row.asset).name or result.row.id)}</bdi></p>'
-        f'<p class="kind">{_escape(result.kind or result.state)} · line {result.row.line}</p></div>'
-        f'<p dir="auto">{_escape(result.message)}</p>'
-        f'<p class="asked" dir="auto">{_escape(result.row.prompt)}</p></div>'
+        f'data-text="{escape(f"{result.row.id} {result.row.asset} {result.row.prompt} {result.message}".lower())}">'
+        f'<div class="what"><p><bdi>{escape(Path(result.row.asset).name or result.row.id)}</bdi></p>'
+        f'<p class="kind">{escape(result.kind or result.state)} · line {result.row.line}</p></div>'
+        f'<p dir="auto">{escape(result.message)}</p>'
+        f'<p class="asked" dir="auto">{escape(result.row.prompt)}</p></div>'
         for result in results
     ]
     return f'<section class="problems" aria-label="Rows not done"><h3>Not done</h3>{"".join(entries)}</section>'
@@ -144,12 +126,3 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _escape(text: str) -> str:
-    visible = CONTROL.sub("\N{REPLACEMENT CHARACTER}", BIDI_CONTROL.sub("", text))
-    return html.escape(visible, quote=True)
-
-
-def _part(name: str) -> str:
-    return resources.files("animate4d.batch").joinpath(name).read_text()

@@ -24,6 +24,7 @@ class Example:
     flow: np.ndarray | None
     flow_mask: np.ndarray | None
     sample_id: str
+    latents: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,4 +95,5 @@ def collate(examples: Sequence[Example]) -> TrainingBatch:
         flow=None if shaped is None else stacked("flow"),
         flow_mask=None if shaped is None else stacked("flow_mask"),
         sample_ids=[example.sample_id for example in examples],
+        latents=None if examples[0].latents is None else stacked("latents"),
     )

@@ -40,6 +40,10 @@ class DataConfig:
     """Side of the query grid for trackers that label (paper 001 section 3.2)."""
     labels: Path | None = None
     """Folder in which computed labels are kept; default `labels` beside the shards."""
+    latents: Path | None = None
+    """Folder of latents that jobs/encode_latents.py kept; default none, the trainer encodes."""
+    codec: str = ""
+    """Id of the codec the latents must be of; given together with `latents`."""
     flow: bool = True
     """Read the exact backward flow where shards have it."""
     batch_size: int = 4
@@ -71,6 +75,7 @@ class DataConfig:
             ("frames_per_step", self.frames_per_step is None or 1 <= self.frames_per_step <= self.frames, "1..frames"),
             ("points", self.points >= 1, "at least 1"),
             ("grid", self.grid >= 1, "at least 1"),
+            ("codec", bool(self.codec) == (self.latents is not None), "an id with data.latents, else nothing"),
             ("batch_size", self.batch_size >= 1, "at least 1"),
             ("seed", 0 <= self.seed < 2**63, "0 <= seed < 2^63"),
             ("loader", self.loader in ("inprocess", "ray"), "inprocess or ray"),

@@ -13,8 +13,10 @@ from animate4d.core.tracks import Tracks
 from animate4d.data.batch import Example
 from animate4d.data.config import DataConfig
 from animate4d.data.labels import read_labels
+from animate4d.data.latents import draw_latents, latent_files, read_latents
 from animate4d.data.order import DRAW_STREAM, Item, ItemOrder
 from animate4d.data.schema import DecodedClip, decode_clip, decode_meta
+from animate4d.data.sidecar import Sidecar
 from animate4d.data.store import ShardStore
 from animate4d.tracks.build import EXACT
 from animate4d.tracks.queries import sample_points
@@ -29,12 +31,14 @@ class ItemDecoder:
         order: the sequence of items, source of the random draws.
         stored_views: views of every sample.
         stored_frames: frames of every sample.
+        latents: where encoded pictures are kept, or None.
     """
 
     config: DataConfig
     order: ItemOrder
     stored_views: int
     stored_frames: int
+    latents: Sidecar | None = None
 
     @classmethod
     def open(cls, config: DataConfig, store: ShardStore) -> ItemDecoder:
@@ -56,12 +60,18 @@ class ItemDecoder:
             raise ConfigError(
                 f"data.size is {config.size} px, but {config.shards} holds {meta.size} px: build larger shards"
             )
+        latents = None if config.latents is None else latent_files(config.latents, config.codec, config.size)
+        if latents is not None and not latents.folder.is_dir():
+            raise ConfigError(
+                f"data.latents: {config.latents} has none of this model's codec at {config.size} px "
+                f"({latents.folder.name}): run jobs/encode_latents.py, or leave latents out"
+            )
         order = ItemOrder(len(store.keys), views // config.views, config.seed, config.view_groups == "one")
-        return cls(config=config, order=order, stored_views=views, stored_frames=frames)
+        return cls(config=config, order=order, stored_views=views, stored_frames=frames, latents=latents)
 
     def views(self, group: int) -> list[int]:
         """Return the stored views of a group: evenly spread over the circle."""
-        return list(range(group, self.stored_views, self.stored_views // self.config.views))
+        return view_group(self.stored_views, self.config.views, group)
 
     def members(self, group: int) -> list[str]:
         """Return the names of the members an item of this group is made from."""
@@ -112,8 +122,12 @@ class ItemDecoder:
             tracks = _at_frames(read_labels(labels, sample, views, self.stored_frames), frame_index * config.stride)
         assert tracks is not None, "check_exact comes before decode"
         points = sample_points(tracks, config.points, rng)
-        video, mask = _pixels(clip, config.size)
+        video, mask = clip_pixels(clip, config.size)
         flow, flow_mask = _flow(clip, config.size // 2) if config.flow else (None, None)
+        drawn = None
+        if self.latents is not None:
+            chosen = frame_index * config.stride
+            drawn = draw_latents(*read_latents(self.latents, members, sample, views, self.stored_frames, chosen), rng)
         return Example(
             video=video,
             mask=mask,
@@ -125,7 +139,13 @@ class ItemDecoder:
             flow=flow,
             flow_mask=flow_mask,
             sample_id=f"{sample}/{item.group}",
+            latents=drawn,
         )
+
+
+def view_group(stored: int, views: int, group: int) -> list[int]:
+    """Return which of the stored views are in a group; there are `stored // views` groups."""
+    return list(range(group, stored, stored // views))
 
 
 def _draw_frames(config: DataConfig, rng: np.random.Generator) -> np.ndarray:
@@ -138,7 +158,7 @@ def _at_frames(tracks: Tracks, frames: np.ndarray) -> Tracks:
     return Tracks(xy=tracks.xy[:, frames], visible=tracks.visible[:, frames], tracker=tracks.tracker)
 
 
-def _pixels(clip: DecodedClip, size: int) -> tuple[np.ndarray, np.ndarray]:
+def clip_pixels(clip: DecodedClip, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the video on grey `[V, T, 3, size, size]` in [-1, 1] and coverage `[V, T, 1, size, size]` in [0, 1]."""
     alpha = clip.video.alpha[..., None].astype(np.float32) / 255.0
     # Grey is 0 here, so multiplying by alpha both composites and premultiplies, and area means stay right.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Protocol
 
@@ -10,7 +12,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from animate4d.core.errors import ModelError
+from animate4d.core.errors import ConfigError, ModelError
 from animate4d.models.config import MVVDMConfig
 
 
@@ -62,16 +64,45 @@ class KLCodec(nn.Module):
 
     def encode(self, frames: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
         """Return scaled samples of the posterior; one draw for all images, so that the chunk decides nothing."""
-        parts = frames.flatten(0, -4).to(self.vae.dtype).split(self.chunk)
-        moments = torch.cat([self.vae.encode(part).latent_dist.parameters for part in parts])
-        latents = DiagonalGaussianDistribution(moments).sample(generator)
+        latents = self._posterior(frames).sample(generator)
         return (latents * self.vae.config.scaling_factor).unflatten(0, frames.shape[:-3])
+
+    def moments(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mean and standard deviation of what `encode` draws."""
+        posterior = self._posterior(frames)
+        mean, std = (value * self.vae.config.scaling_factor for value in (posterior.mean, posterior.std))
+        return mean.unflatten(0, frames.shape[:-3]), std.unflatten(0, frames.shape[:-3])
+
+    def _posterior(self, frames: torch.Tensor) -> DiagonalGaussianDistribution:
+        parts = frames.flatten(0, -4).to(self.vae.dtype).split(self.chunk)
+        return DiagonalGaussianDistribution(torch.cat([self.vae.encode(part).latent_dist.parameters for part in parts]))
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Return frames in about [-1, 1]."""
         parts = (latents.flatten(0, -4).to(self.vae.dtype) / self.vae.config.scaling_factor).split(self.chunk)
         frames = torch.cat([self.vae.decode(part).sample for part in parts])
         return frames.unflatten(0, latents.shape[:-3])
+
+
+def codec_id(codec: nn.Module) -> str:
+    """Return kind, version and hash of a codec: what latents kept on disk depend on.
+
+    The version is raised when the same weights would give other latents. Costs a second for SD's 84 M parameters.
+
+    Raises:
+        ConfigError: the codec is lossless and cheap, so that nothing is worth keeping.
+    """
+    if not isinstance(codec, KLCodec):
+        raise ConfigError(
+            "latents: this model's codec is lossless and only moves pixels around: leave --latents out"
+        )
+    # Only what the weights do not say: newer libraries add settings that change nothing.
+    settings = [codec.vae.config[name] for name in ("scaling_factor", "norm_num_groups", "act_fn")]
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    for name, value in sorted(codec.vae.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().data)
+    return f"kl/1-{digest.hexdigest()[:12]}"
 
 
 def make_codec(config: MVVDMConfig) -> nn.Module:

@@ -103,6 +103,8 @@ class TrainConfig:
     """Who tracks points: exact (labels in the shards), opencv-lk, opencv-dis, cotracker3 or cotracker3-official."""
     tracker_checkpoint: Path | None = None
     """Weights of cotracker3, scaled_offline.pth or scaled_online.pth (CC BY-NC 4.0, as the model may be then)."""
+    latents: Path | None = None
+    """Folder of latents that `jobs/encode_latents.py` kept for this model's autoencoder; default: encode every step."""
     seed: int = 0
     """Seed of weights, noise and clip order."""
     checkpoint_every: int = 50
@@ -146,7 +148,8 @@ class TrainConfig:
         ]:
             if not good:
                 raise ConfigError(f"{name} is {getattr(self, name)}: give a number {wanted}")
-        self.network()
+        if self.network().codec == "pixels" and self.latents is not None and self.init is None:
+            raise ConfigError(f"latents: preset {self.preset} has the lossless codec pixels: leave --latents out")
         check_tracker(self.tracker, self.tracker_checkpoint)
         batch = self.recipe().optimizer.batch_size
         if batch % self.workers:

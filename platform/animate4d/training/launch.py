@@ -60,6 +60,7 @@ def train(
         out=durable_path(config.out),
         init=config.init and input_path(config.init),
         tracker_checkpoint=config.tracker_checkpoint and input_path(config.tracker_checkpoint),
+        latents=config.latents and input_path(config.latents),
     )
     resolved = resolve(config)
     step = open_run(config, resolved)
@@ -99,6 +100,7 @@ def resolve(config: TrainConfig) -> dict[str, Any]:
     job: dict[str, Any] = {"data": str(config.data), "out": str(config.out), "init": config.init and str(config.init)}
     job["tracker_checkpoint"] = config.tracker_checkpoint and str(config.tracker_checkpoint)
     job["execution"] = asdict(config.execution)
+    job["latents"] = config.latents and str(config.latents)
     rhythm = ("threads", "checkpoint_every", "keep", "sample_every", "log_every", "max_failures")
     return {
         "preset": config.preset,
@@ -108,6 +110,8 @@ def resolve(config: TrainConfig) -> dict[str, Any]:
         "workers": config.workers,
         "loader": config.loader,
         "tracker": tracker_text(config),
+        # Latents kept are drawn from other random numbers than latents encoded on the way.
+        **({} if config.latents is None else {"latents": "kept"}),
         "seed": config.seed,
         "data": {
             "clips": sum(info.samples for info in infos),

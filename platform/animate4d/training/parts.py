@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from animate4d.core.errors import ConfigError
 from animate4d.data.config import DataConfig
 from animate4d.data.loader import open_stream
 from animate4d.io.atomic import atomic_folder
+from animate4d.models.codec import codec_id
 from animate4d.models.config import MVVDMConfig
 from animate4d.models.mv_vdm import MVVDM
 from animate4d.training.config import FRAME_STRIDE, TrainConfig
@@ -54,6 +56,8 @@ def make_parts(config: TrainConfig, rank: int, world: int) -> Parts:
     model.execute(config.execution)
     data = data_config(config, model.config)
     grid = SampleGrid(data) if rank == 0 and config.sample_every else None
+    if config.latents is not None:
+        data = replace(data, latents=config.latents, codec=codec_id(model.codec))
     return Parts(
         model=model,
         objective=Objective(config.recipe().objective),
