@@ -41,7 +41,37 @@ def test_help_answers_in_about_a_second():
 def test_overview_lists_the_commands():
     done = command()
     assert done.returncode == 0
-    assert all(name in done.stdout for name in COMMANDS)
+    assert all(name.split()[0] in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("words", [["bench"], ["bench", "--help"]])
+def test_a_group_lists_its_commands_and_no_others(words):
+    done = command(*words)
+    assert done.returncode == 0
+    assert "bench model" in done.stdout
+    assert "animate-batch" not in done.stdout
+
+
+def test_an_unknown_command_of_a_group_is_told_with_the_known_ones():
+    done = command("bench", "modle")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "bench modle" in done.stderr
+    assert "bench model" in done.stderr
+
+
+def test_help_of_a_command_of_two_words_imports_nothing_heavy():
+    heavy = ["torch", "ray", "diffusers", "transformers", "deepspeed", "mlflow", "cv2", "numpy"]
+    code = (
+        "import sys; sys.argv = ['animate4d', 'bench', 'model', '--help']\n"
+        "from animate4d.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        f"loaded = [name for name in {heavy} if name in sys.modules]\n"
+        "assert not loaded, loaded"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "animate4d bench model" in done.stdout
 
 
 def test_unknown_command_is_told_on_stderr():
@@ -61,6 +91,7 @@ def test_unknown_command_is_told_on_stderr():
         (["probe-features", "--data", "nowhere"], "nowhere"),
         (["serve", "--host", "0.0.0.0"], "token-file"),
         (["demo", "--steps", "0"], "steps"),
+        (["bench", "model", "--minutes", "0"], "minutes"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(words, expected, tmp_path):

@@ -100,36 +100,56 @@ COMMANDS = {
         run="animate4d.jobs:probe_features",
         summary="Find out which layer's features follow points best, against exact tracks.",
     ),
+    "bench model": Command(
+        config="animate4d.bench.config:BenchModelConfig",
+        run="animate4d.bench.model:bench_model",
+        summary="Measure the network: FLOPs, forward, training step, sampling, memory, against a plain loop.",
+    ),
 }
+
+GROUPS = {"bench": "Measure how fast a part is on this machine, and against a plain version of it."}
+"""First words of two-word commands, and what they have in common."""
 
 
 def main() -> None:
     """Entry point of the `animate4d` command."""
     arguments = sys.argv[1:]
-    if arguments and arguments[0] in COMMANDS:
-        sys.exit(run_job(arguments[0], arguments[1:], program=f"animate4d {arguments[0]}"))
-    asked = not arguments or arguments[0] in ("-h", "--help")
     if arguments and arguments[0] in ("-V", "--version"):
         from animate4d import __version__
 
         print(__version__)
         sys.exit(0)
+    for words in (2, 1):  # a group's command has two words: `bench model`
+        name = " ".join(arguments[:words])
+        if name in COMMANDS:
+            sys.exit(run_job(name, arguments[words:], program=f"animate4d {name}"))
+    group = arguments[0] if arguments and arguments[0] in GROUPS else None
+    rest = arguments[1:] if group else arguments
+    asked = not rest or rest[0] in ("-h", "--help")
     if not asked:
-        print(f"animate4d: there is no command '{arguments[0]}'", file=sys.stderr)
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
-    text = "\n".join(
-        ["usage: animate4d COMMAND [OPTIONS]", "", "Animate any static 3D model from a sentence.", "", *lines]
-    )
-    print(f"{text}\n\n`animate4d COMMAND --help` explains a command.", file=sys.stdout if asked else sys.stderr)
+        print(f"animate4d: there is no command '{' '.join(arguments[: 2 if group else 1])}'", file=sys.stderr)
+    print(overview(group), file=sys.stdout if asked else sys.stderr)
     sys.exit(0 if asked else 2)
+
+
+def overview(group: str | None = None) -> str:
+    """Return the list of all commands, or of those of one group."""
+    if group is None:
+        listed = {name: command.summary for name, command in COMMANDS.items() if " " not in name} | GROUPS
+    else:
+        listed = {name: command.summary for name, command in COMMANDS.items() if name.startswith(f"{group} ")}
+    width = max(map(len, listed))
+    purpose = GROUPS[group] if group else "Animate any static 3D model from a sentence."
+    head = [f"usage: animate4d {f'{group} ' if group else ''}COMMAND [OPTIONS]", "", purpose, ""]
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in listed.items()]
+    return "\n".join([*head, *lines, "", "`animate4d COMMAND --help` explains a command."])
 
 
 def run_job(name: str, arguments: list[str] | None = None, *, program: str | None = None) -> int:
     """Parse a job's options and run it.
 
     Args:
-        name: a key of `COMMANDS`.
+        name: a key of `COMMANDS`, e.g. "train" or "bench model".
         arguments: command-line words; default those of this process.
         program: how the job was called, for its help text.
 

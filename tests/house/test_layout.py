@@ -20,7 +20,7 @@ LAYERS = [
     {"videos", "fourd", "training"},
     {"export", "pipeline"},
     {"runs", "batch", "serve"},
-    {"cli", "jobs", "demo"},
+    {"cli", "jobs", "demo", "bench"},
 ]
 SIBLINGS = {
     ("pipeline", "export"),
@@ -29,6 +29,7 @@ SIBLINGS = {
     ("serve", "batch"),
     ("cli", "jobs"),
     ("cli", "demo"),
+    ("cli", "bench"),
     ("demo", "jobs"),
 }
 FORBIDDEN = {("training", "runs"), ("fourd", "models"), ("models", "data")}

@@ -86,6 +86,13 @@ def skip_cpu_kernel_build() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
+def leave_group() -> None:
+    """Destroy the process group with DeepSpeed's references to it, so that this process may make another one."""
+    import deepspeed
+
+    deepspeed.comm.destroy_process_group()
+
+
 def set_learning_rate(engine: Any, rate: float) -> None:
     """Set the rate of the next optimiser step."""
     for group in engine.optimizer.param_groups:

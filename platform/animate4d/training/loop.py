@@ -135,8 +135,8 @@ class Loop:
             while self.step < config.steps:
                 terms, stop, failure = self.forward(batches)
                 failure = failure or self.backward(terms["loss"])
-                # Kept, the graph's thousands of nodes lie scattered in the heap when the next step's activations come: a
-                # third more memory at the peak of `smoke` on a CPU.
+                # Kept, the graph's thousands of nodes lie scattered in the heap when the next activations come: a third
+                # more memory at the peak of `smoke` on a CPU.
                 terms = {name: term.detach() for name, term in terms.items()}
                 if failure:
                     return Outcome(state="failed", step=self.step, message=failure)
