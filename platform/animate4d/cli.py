@@ -105,9 +105,14 @@ COMMANDS = {
         run="animate4d.bench.model:bench_model",
         summary="Measure the network: FLOPs, forward, training step, sampling, memory, against a plain loop.",
     ),
+    "bench trackers": Command(
+        config="animate4d.bench.trackers_config:BenchTrackersConfig",
+        run="animate4d.bench.trackers:bench_trackers",
+        summary="Score point trackers against exact tracks of real animations.",
+    ),
 }
 
-GROUPS = {"bench": "Measure how fast a part is on this machine, and against a plain version of it."}
+GROUPS = {"bench": "Measure how fast and how good a part is on this machine."}
 """First words of two-word commands, and what they have in common."""
 
 

@@ -1,1 +1,1 @@
-"""Benches: how fast the parts are on a machine, against plain versions of themselves that give the same result."""
+"""Benches: how fast the parts are on a machine, and how good, against plain versions of themselves or the truth."""
