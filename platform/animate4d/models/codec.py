@@ -49,7 +49,7 @@ class KLCodec(nn.Module):
     """
 
     chunk = 8
-    """Images encoded or decoded at once: memory is bounded whatever the clip. One of 256 px needs about 0.3 GB."""
+    """Images encoded or decoded at once. One of 256 px takes 0.16 GB to encode and 0.26 GB to decode in float32."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -93,9 +93,7 @@ def codec_id(codec: nn.Module) -> str:
         ConfigError: the codec is lossless and cheap, so that nothing is worth keeping.
     """
     if not isinstance(codec, KLCodec):
-        raise ConfigError(
-            "latents: this model's codec is lossless and only moves pixels around: leave --latents out"
-        )
+        raise ConfigError("latents: this model's codec is lossless and only moves pixels around: leave --latents out")
     # Only what the weights do not say: newer libraries add settings that change nothing.
     settings = [codec.vae.config[name] for name in ("scaling_factor", "norm_num_groups", "act_fn")]
     digest = hashlib.sha256(json.dumps(settings).encode())
