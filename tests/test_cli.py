@@ -1,5 +1,6 @@
 """The command line: help for everything, one line for a mistake, exit codes."""
 
+import dataclasses
 import subprocess
 import sys
 import time
@@ -17,6 +18,15 @@ def command(*words, cwd=ROOT):
     return subprocess.run([sys.executable, "-c", code, *words], cwd=cwd, capture_output=True, text=True, check=False)
 
 
+def options_of(config):
+    """Field names of a config; those of a part without a name of its own ("options", "sampler") stand for it."""
+    for field in dataclasses.fields(config):
+        if field.name in ("options", "sampler"):
+            yield from options_of(field.default_factory)
+        else:
+            yield field.name
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_exists_and_explains_every_option(name, capsys):
     assert callable(load(COMMANDS[name].run))
@@ -25,8 +35,7 @@ def test_every_command_exists_and_explains_every_option(name, capsys):
     assert not stop.value.code
     text = capsys.readouterr().out
     assert COMMANDS[name].summary.split()[0] in text
-    fields = load(COMMANDS[name].config).__dataclass_fields__
-    shown = [field for field in fields if field != "options"]
+    shown = options_of(load(COMMANDS[name].config))
     assert all(field.replace("_", "-") in text.lower() or field.upper() in text for field in shown)
 
 
