@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from animate4d.core.errors import ModelError
+from animate4d.models.census import meta_network
 from animate4d.models.config import MVVDMConfig
 from animate4d.models.fresh import fresh_tensor
 from animate4d.models.import_config import ImportWeightsConfig
@@ -137,9 +138,7 @@ def join(config: ImportWeightsConfig, model: MVVDMConfig, base: Checkpoint | Non
 @lru_cache(maxsize=2)
 def empty_network(model: MVVDMConfig) -> MultiViewUNetMotionModel:
     """Return a model's network on the meta device: names and shapes without memory; not to be changed."""
-    channels = model.latent_channels
-    with torch.device("meta"):
-        return MultiViewUNetMotionModel(model, in_channels=channels, out_channels=channels)
+    return meta_network(model)
 
 
 def shapes_of(network: torch.nn.Module) -> dict[str, tuple[int, ...]]:
