@@ -14,13 +14,17 @@ let shown = 0;
 class View {
   constructor(canvas, clip, view) {
     Object.assign(this, { canvas, size: clip.size, frames: clip.frames, count: view.count, xy: view.xy, seen: view.seen });
-    this.near = false;
+    this.near = true; // until the observer, which some browsers call late, says otherwise
     this.output = canvas.parentElement.querySelector(".sight");
-    this.colours = Array.from({ length: this.count }, (_, point) => {
-      const x = this.xy[2 * point] / 8 / this.size;
-      const y = this.xy[2 * point + 1] / 8 / this.size;
-      return `hsl(${Math.round((360 * x + 150 * y) % 360)} 95% ${Math.round(48 + 22 * y)}%)`;
-    });
+    // Hue and lightness span the points themselves: an object fills only a part of the picture.
+    const place = (axis) => {
+      const starts = Array.from({ length: this.count }, (_, point) => this.xy[2 * point + axis]);
+      const low = Math.min(...starts);
+      const span = Math.max(...starts) - low || 1;
+      return starts.map((start) => (start - low) / span);
+    };
+    const [across, down] = [place(0), place(1)];
+    this.colours = across.map((x, point) => `hsl(${Math.round(300 * x)} 95% ${Math.round(72 - 20 * down[point])}%)`);
     this.strip = new Image();
     this.strip.addEventListener("load", () => this.draw());
     this.strip.src = view.strip;
@@ -42,7 +46,7 @@ class View {
     const frame = Math.min(shown, this.frames - 1);
     const pen = this.canvas.getContext("2d");
     const scale = side / this.size / 8;
-    const dot = Math.max(1.6, side / 130);
+    const dot = Math.max(2, side / 95);
     pen.imageSmoothingQuality = "high";
     pen.drawImage(this.strip, 0, frame * this.size, this.size, this.size, 0, 0, side, side);
     if (on("trails")) this.drawTrails(pen, frame, scale, dot);
