@@ -82,7 +82,9 @@ class RandomMVVDM(MVVDM):
         words = config.text == "words"
         self.text = make_text_encoder(config) if words else TableText(config.text_slots, config.text_dim)
         self.image = TableImage(config.image_embed_dim) if config.image_tokens else None
-        self.unet = MultiViewUNetMotionModel(config, in_channels=in_channels(config), out_channels=out_channels(config))
+        self.unet = MultiViewUNetMotionModel(
+            config, in_channels=config.input_channels, out_channels=config.output_channels
+        )
         if config.train_adapters_only:
             self.unet.freeze_base()
         self.scheduler = make_scheduler(config)
@@ -98,16 +100,6 @@ class RandomMVVDM(MVVDM):
             if self.config.head == "warp":
                 self.unet.conv_out.weight.mul_(FLOW_SCALE)
         return self
-
-
-def in_channels(config: MVVDMConfig) -> int:
-    """Return the channels the network takes."""
-    return config.latent_channels * (2 if config.concat_first_frame else 1)
-
-
-def out_channels(config: MVVDMConfig) -> int:
-    """Return the channels the network gives."""
-    return 3 * config.flow_cells**2 if config.head == "warp" else config.latent_channels
 
 
 def resized(config: MVVDMConfig, *, views: int | None, frames: int | None, image_size: int | None) -> MVVDMConfig:
