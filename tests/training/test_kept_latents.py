@@ -20,7 +20,7 @@ from animate4d.pipeline.clip_samples import clip_samples
 from animate4d.pipeline.latents import LatentEncoder
 from animate4d.training.config import TrainConfig
 from animate4d.training.launch import resolve
-from animate4d.training.parts import make_parts
+from animate4d.training.parts import data_config, make_parts
 
 
 @pytest.fixture
@@ -70,6 +70,12 @@ def test_a_step_reads_its_latents_and_encodes_nothing(config, monkeypatch):
     assert torch.isfinite(terms["loss"])
     with pytest.raises(AssertionError, match="encoded"):
         parts.objective(parts.model, replace(batch, latents=None), torch.Generator().manual_seed(0))
+
+
+def test_labels_kept_elsewhere_are_looked_for_there(config, tmp_path):
+    network = smoke()
+    assert data_config(replace(config, labels=tmp_path / "there"), network).labels_folder == tmp_path / "there"
+    assert data_config(config, network).labels_folder == config.data / "labels"
 
 
 def test_kept_latents_are_part_of_what_decides_a_run(config):

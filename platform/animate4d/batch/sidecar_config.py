@@ -35,7 +35,7 @@ class LabelTracksConfig:
     """List of the clips to label, as written by jobs/curate_shards.py; default all."""
 
     labels: Path | None = None
-    """Where labels are kept; default `labels` beside the shards, where training looks for them."""
+    """Where labels are kept; default `labels` beside the shards. Give training the same --labels."""
 
     preview: int = 0
     """Clips drawn with their tracks into tracks.html, evenly chosen; 0 for no page."""

@@ -7,6 +7,7 @@ views and the sha256 of the pictures: a file is refused for any other sample, an
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -60,19 +61,30 @@ class Sidecar:
         Raises:
             ShardError: it is damaged, or a picture is missing.
         """
-        sample, pictures = decode_meta(members).id, pictures_hash(members, views)
+        return self._belongs(self.path(decode_meta(members).id, views), members, views)
+
+    def find(self, members: Mapping[str, bytes], views: Sequence[int]) -> bytes | None:
+        """Return the file, or None where it is missing or was made of other pictures; raises as `has` does."""
+        path = self.path(decode_meta(members).id, views)
         try:
-            with zipfile.ZipFile(self.path(sample, views)) as archive:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ShardError(f"{path} cannot be read ({error.strerror}): delete it") from error
+        return data if self._belongs(path, members, views, io.BytesIO(data)) else None
+
+    def _belongs(
+        self, path: Path, members: Mapping[str, bytes], views: Sequence[int], content: io.BytesIO | None = None
+    ) -> bool:
+        try:
+            with zipfile.ZipFile(content or path) as archive:
                 data = read_checked(archive, "note", *NOTE["note"])
         except FileNotFoundError:
             return False
         except (zipfile.BadZipFile, ShardError, ValueError, EOFError, OSError, NotImplementedError) as error:
-            raise ShardError(f"{self.path(sample, views)} cannot be read ({error}): delete it") from error
-        return parse_note(data.tobytes(), self.noun)["pictures"] == pictures
-
-    def find(self, members: Mapping[str, bytes], views: Sequence[int]) -> bytes | None:
-        """Return the file, or None where it is missing or was made of other pictures; raises as `has` does."""
-        return self.path(decode_meta(members).id, views).read_bytes() if self.has(members, views) else None
+            raise ShardError(f"{path} cannot be read ({error}): delete it") from error
+        return parse_note(data.tobytes(), self.noun)["pictures"] == pictures_hash(members, views)
 
     def write(self, members: Mapping[str, bytes], views: Sequence[int], data: bytes) -> None:
         """Keep what `pack_sidecar` made of these views of a sample."""

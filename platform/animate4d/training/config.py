@@ -103,6 +103,8 @@ class TrainConfig:
     """Who tracks points: exact (labels in the shards), opencv-lk, opencv-dis, cotracker3 or cotracker3-official."""
     tracker_checkpoint: Path | None = None
     """Weights of cotracker3, scaled_offline.pth or scaled_online.pth (CC BY-NC 4.0, as the model may be then)."""
+    labels: Path | None = None
+    """Folder in which computed labels are kept, as by `jobs/label_tracks.py`; default `labels` beside the shards."""
     latents: Path | None = None
     """Folder of latents that `jobs/encode_latents.py` kept for this model's autoencoder; default: encode every step."""
     seed: int = 0

@@ -60,6 +60,7 @@ def train(
         out=durable_path(config.out),
         init=config.init and input_path(config.init),
         tracker_checkpoint=config.tracker_checkpoint and input_path(config.tracker_checkpoint),
+        labels=config.labels and durable_path(config.labels),
         latents=config.latents and input_path(config.latents),
     )
     resolved = resolve(config)

@@ -44,6 +44,7 @@ def data_config(config: TrainConfig, model: MVVDMConfig) -> DataConfig:
         frames_per_step=min(optimizer.frames_per_step, model.frames),
         tracker=config.tracker,
         tracker_checkpoint=config.tracker_checkpoint,
+        labels=config.labels,
         batch_size=optimizer.batch_size // config.workers,
         seed=config.seed,
         loader=config.loader,
