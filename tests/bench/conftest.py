@@ -9,7 +9,7 @@ from animate4d.bench.works import Plan
 from animate4d.models.config import MVVDMConfig, paper, paper_sd21, smoke
 
 
-def shrunk(config: MVVDMConfig) -> MVVDMConfig:
+def _shrunk(config: MVVDMConfig) -> MVVDMConfig:
     """A preset's structure at sizes that take milliseconds."""
     if config.preset == "smoke":
         sizes = {"image_size": 16, "codec_factor": 4, "latent_channels": 48, "flow_size": 8, "block_channels": (16, 32)}
@@ -22,7 +22,13 @@ def shrunk(config: MVVDMConfig) -> MVVDMConfig:
 @pytest.fixture(params=[smoke, paper, paper_sd21], ids=lambda preset: preset.__name__)
 def tiny(request) -> MVVDMConfig:
     """Every structure a preset has."""
-    return shrunk(request.param())
+    return _shrunk(request.param())
+
+
+@pytest.fixture
+def shrunk():
+    """(configuration of a preset) -> the same at a size that takes milliseconds."""
+    return _shrunk
 
 
 @pytest.fixture
@@ -38,7 +44,7 @@ def make_plan():
             guidance=2.0,
             device="cpu",
             precision="fp32",
-            compile=False,
+            execution={},
             seed=0,
         )
         return replace(plan, **changes)

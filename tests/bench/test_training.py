@@ -9,7 +9,7 @@ from animate4d.bench.works import training_plan
 
 
 def test_both_loops_take_the_same_steps_from_the_same_start(make_plan, tiny):
-    plan = training_plan(make_plan(tiny, clips=4 if tiny.preset == "smoke" else 16))
+    plan = training_plan(make_plan(tiny, clips=2))
     result = compare_loops(plan, blocks=2, steps=2)
     assert result.difference < 1e-4
     assert result.ours.runs == result.plain.runs == 1

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from animate4d.core.errors import ConfigError
+from animate4d.models.execution import ExecutionConfig
 
 Preset = Literal["smoke", "small", "paper", "paper_sd21"]
 Part = Literal["forward", "training", "loop", "sampling"]
@@ -47,8 +48,8 @@ class BenchModelConfig:
     """Rows predicted to take longer than this are left out with a warning."""
     threads: int | None = None
     """CPU threads of torch (default: torch's own choice)."""
-    compile: bool = False
-    """Measure the network under torch.compile too."""
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    """How the network runs in all rows but those that name another way."""
     seed: int = 0
     """Seed of weights and inputs."""
     out: Path = Path("runs/bench/model.json")

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from animate4d.bench.training import our_loop
+from animate4d.bench.training import run_our_loop
 from animate4d.bench.works import WORKS, Plan, Work, training_plan
 from animate4d.training.engine import skip_cpu_kernel_build
 
@@ -43,18 +43,17 @@ def peak_bytes(name: str, plan: Plan) -> int:
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
-    run_twice(name, plan)
+    build_and_run(name, plan)
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def run_twice(name: str, plan: Plan) -> None:
-    """Build the work and do it, twice, or a few steps of our training loop."""
+def build_and_run(name: str, plan: Plan) -> None:
+    """Build the work and do it: once, or a few steps of training."""
     if name == "training loop":
-        with our_loop(training_plan(plan), 1, LOOP_STEPS - 1, lambda: None, []) as (loop, _):
-            loop.run()
+        run_our_loop(training_plan(plan), 1, LOOP_STEPS, lambda: None, [])
         return
     work: Work = WORKS[name](plan)
-    for _ in range(LOOP_STEPS if name.startswith("training") else 2):
+    for _ in range(LOOP_STEPS if name.startswith("training") else 1):
         work()
 
 
@@ -66,7 +65,7 @@ def main() -> None:
     warm_up(order["work"], plan)
     before = resident("VmRSS")
     RESET.write_text("5")  # resets the peak
-    run_twice(order["work"], plan)
+    build_and_run(order["work"], plan)
     print(resident("VmHWM") - before)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -144,7 +144,7 @@ def bench_model(config: BenchModelConfig) -> int:
             "steps": plan.steps,
             "guidance": plan.guidance,
             "precision": plan.precision,
-            "compile": plan.compile,
+            "execution": plan.execution,
             "repeats": config.repeats,
             "warmup": config.warmup,
             "seed": plan.seed,
@@ -200,7 +200,7 @@ def make_plan(config: BenchModelConfig, device: torch.device) -> Plan:
         guidance=config.guidance or (network.guidance if network.guidance != 1 else GUIDANCE),
         device=device.type,
         precision=("bf16" if device.type == "cuda" else "fp32") if config.precision == "auto" else config.precision,
-        compile=config.compile,
+        execution=asdict(config.execution),
         seed=config.seed,
     )
     # The published batch is spread over as many GPUs as it has clips.
@@ -236,6 +236,7 @@ class Costs:
     def __init__(self, plan: Plan) -> None:
         self.plan, self.on_meta = plan, replace(plan, device="meta")
         self._flops: dict[str, int] = {}
+        self._bytes: dict[str, int] = {}
 
     def flops(self, name: str) -> int:
         """Return the FLOPs of a piece of work, layers that run twice counted once."""
@@ -258,14 +259,13 @@ class Costs:
 
         On a GPU training runs under autocast: activations are counted in bf16, as are copies of the weights.
         """
-        model = self.on_meta.subject().model
+        model = self.on_meta.subject(autoencoder=name == "decode").model
         weights = sum(weight.numel() for weight in model.parameters())
         if not name.startswith("training"):
-            one = "forward, guided" if name.startswith("sampling") else name
-            size = torch.tensor([], dtype=DTYPES[self.plan.precision]).element_size()
-            return weights * size + count_bytes(WORKS[one](self.on_meta))
+            size = DTYPES[self.plan.precision].itemsize
+            return weights * size + self._made("forward, guided" if name.startswith("sampling") else name)
         trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-        step = count_bytes(WORKS["training step" if name == "training loop" else name](self.on_meta))
+        step = self._made("training step" if name == "training loop" else name)
         kept = weights * FP32_BYTES
         if self.plan.training.optimizer.ema:
             kept += trained * EMA_BYTES
@@ -273,6 +273,12 @@ class Costs:
             return kept + step
         states = trained * (FP32_BYTES + ADAM_BYTES)  # made within the step: gradients and moments
         return kept + states + weights * 2 + (step - states) // 2
+
+    def _made(self, name: str) -> int:
+        """Return the bytes a piece of work makes, counted once."""
+        if name not in self._bytes:
+            self._bytes[name] = count_bytes(WORKS[name](self.on_meta))
+        return self._bytes[name]
 
 
 def measure_part(entries: list[Entry], config: BenchModelConfig, plan: Plan, costs: Costs, peak: float) -> list[Row]:
@@ -302,7 +308,8 @@ def measure_part(entries: list[Entry], config: BenchModelConfig, plan: Plan, cos
                 if entry.plain is not None:
                     rows[entry].difference = difference(entry.name, entry.plain, plan)
             works = {name: WORKS[name](plan) for entry in group for name in (entry.name, entry.plain) if name}
-            timings = measure(works, device=device, repeats=repeats, warmup=config.warmup)
+            warmup = min(config.warmup, 1) if any(entry.long for entry in group) else config.warmup
+            timings = measure(works, device=device, repeats=repeats, warmup=warmup)
             works.clear()
         for entry in group:
             finish(rows[entry], entry, timings, plan)
@@ -346,7 +353,6 @@ def difference(ours: str, plain: str, plan: Plan) -> float:
     exact = replace(
         plan,
         precision="fp32",
-        compile=plan.compile and plan.precision == "fp32",
         steps=min(plan.steps, CHECK_STEPS),
     )
     before = torch.backends.cudnn.allow_tf32

@@ -1,7 +1,8 @@
 """What is measured: a network of a preset's sizes with random weights, and inputs of the right shapes.
 
 Nothing is read or downloaded. Pretrained parts that stay frozen and run once per clip (text and image encoder) are
-replaced by tables; the autoencoder of codec "kl" has its real sizes. Training takes latents that were encoded before.
+replaced by tables; the autoencoder of codec "kl" has its real sizes and is there only to be measured. Training takes
+latents that were encoded before.
 """
 
 from __future__ import annotations
@@ -75,10 +76,11 @@ class RandomKLCodec(KLCodec):
 class RandomMVVDM(MVVDM):
     """An MV-VDM with random weights that says something: no output starts at zero, as a fresh model's do."""
 
-    def __init__(self, config: MVVDMConfig) -> None:
+    def __init__(self, config: MVVDMConfig, *, autoencoder: bool = False) -> None:
         nn.Module.__init__(self)
         self.config = config
-        self.codec = make_codec(config) if config.codec == "pixels" else RandomKLCodec()
+        codec: Any = make_codec(config) if config.codec == "pixels" else None
+        self.codec = RandomKLCodec() if autoencoder else codec
         words = config.text == "words"
         self.text = make_text_encoder(config) if words else TableText(config.text_slots, config.text_dim)
         self.image = TableImage(config.image_embed_dim) if config.image_tokens else None
@@ -199,12 +201,17 @@ class Subject:
         return batch.to("meta") if self.device.type == "meta" else batch
 
 
-def make_subject(config: MVVDMConfig, device: torch.device, dtype: torch.dtype, seed: int) -> Subject:
-    """Build a model for inference: weights in `dtype`, random with the seed."""
-    if device.type == "meta":
-        with device:
-            model = RandomMVVDM(config)
-        return Subject(model=model.to(device).eval(), device=device, dtype=dtype, seed=seed)
+def make_subject(
+    config: MVVDMConfig, device: torch.device, dtype: torch.dtype, seed: int, *, autoencoder: bool = False
+) -> Subject:
+    """Build a model for inference, with weights in `dtype`."""
+    model = random_model(config, device, seed, autoencoder=autoencoder).to(dtype).eval()
+    return Subject(model=model, device=device, dtype=dtype, seed=seed)
+
+
+def random_model(config: MVVDMConfig, device: torch.device, seed: int, *, autoencoder: bool = False) -> RandomMVVDM:
+    """Build a model in fp32 on its device, the same for the same seed and device; on meta it has no content."""
     torch.manual_seed(seed)
-    model = RandomMVVDM(config).loosen(seed)
-    return Subject(model=model.to(device, dtype).eval(), device=device, dtype=dtype, seed=seed)
+    with device:
+        model = RandomMVVDM(config, autoencoder=autoencoder).to(device)
+    return model if device.type == "meta" else model.loosen(seed)

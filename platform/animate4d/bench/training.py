@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ import torch
 from torch import nn
 
 from animate4d.bench.clock import Timing, summary
-from animate4d.bench.subject import RandomMVVDM, Subject
+from animate4d.bench.subject import RandomMVVDM, Subject, random_model
 from animate4d.data.batch import TrainingBatch
 from animate4d.data.order import Cursor
 from animate4d.models.config import MVVDMConfig
+from animate4d.models.execution import ExecutionConfig
 from animate4d.training.ema import Ema
 from animate4d.training.engine import LossModule, leave_group
 from animate4d.training.group import Group
@@ -49,8 +50,7 @@ class TrainingPlan:
         clips: per step.
         device: where.
         seed: of weights, noise and batches.
-        checkpointing: run layers again in the backward pass instead of keeping their insides.
-        compile: compile the network.
+        execution: how the network runs.
     """
 
     config: MVVDMConfig
@@ -58,8 +58,7 @@ class TrainingPlan:
     clips: int
     device: torch.device
     seed: int
-    checkpointing: bool = False
-    compile: bool = False
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
 
     @property
     def frames(self) -> int:
@@ -67,16 +66,9 @@ class TrainingPlan:
         return min(self.recipe.optimizer.frames_per_step, self.config.frames)
 
     def model(self) -> RandomMVVDM:
-        """Return a new model in fp32, the same every time, on the CPU or on meta."""
-        if self.device.type == "meta":
-            with self.device:
-                model = RandomMVVDM(self.config).to(self.device)
-        else:
-            torch.manual_seed(self.seed)
-            model = RandomMVVDM(self.config).loosen(self.seed)
-        model.unet.checkpoint_layers = self.checkpointing
-        if self.compile and self.device.type != "meta":
-            model.unet.compile()
+        """Return a new model in fp32 on the device, the same every time."""
+        model = random_model(self.config, self.device, self.seed)
+        model.execute(self.execution)
         return model.train()
 
     @property
@@ -101,7 +93,7 @@ class PlainTraining:
 
     def __init__(self, plan: TrainingPlan, steps: int) -> None:
         self.recipe, self.steps, self.device = plan.recipe.optimizer, steps, plan.device
-        self.model = plan.model().to(plan.device)
+        self.model = plan.model()
         self.loss = LossModule(self.model, plan.objective, plan.device)
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -130,12 +122,17 @@ class PlainTraining:
         self.losses.append(0.0 if self.device.type == "meta" else float(terms["loss"].detach()))
 
 
+class EnoughSteps(Exception):
+    """All steps to be measured are done."""
+
+
 @dataclass
 class Turns:
     """A stream of batches that, between blocks of steps of our loop, stops its clock and runs something else.
 
     Attributes:
-        batches: given in turn, for ever.
+        items: batches, given in turn.
+        blocks: after so many the stream ends the loop, before that would write a checkpoint.
         block: steps of ours per block.
         device: whose work a block must wait for.
         between: run after every block.
@@ -143,6 +140,7 @@ class Turns:
     """
 
     items: list[TrainingBatch]
+    blocks: int
     block: int
     device: torch.device
     between: Callable[[], None]
@@ -152,13 +150,14 @@ class Turns:
     def batches(self, start: Cursor) -> Iterator[tuple[Any, Cursor]]:
         """Yield batches; called by our loop."""
         given = 0
-        while True:
+        for _ in range(self.blocks):
             watch = Watch(self.device)
             for _ in range(self.block):
                 yield self.items[given % BATCHES], Cursor()
                 given += 1
             self.spans.append(watch.per(self.block))
             self.between()
+        raise EnoughSteps
 
 
 class Watch:
@@ -206,8 +205,7 @@ def compare_loops(plan: TrainingPlan, *, blocks: int, steps: int) -> LoopResult:
         spans.append(watch.per(steps))
 
     losses: list[float] = []
-    with our_loop(plan, blocks, steps, run_plain, losses) as (loop, turns):
-        loop.run()
+    turns = run_our_loop(plan, blocks, steps, run_plain, losses)
     pairs = list(zip(losses, plain.losses, strict=False))[:SAME_STEPS]
     difference = max(abs(a - b) / abs(b) for a, b in pairs)
     on_cpu = plan.device.type == "cpu"
@@ -216,13 +214,12 @@ def compare_loops(plan: TrainingPlan, *, blocks: int, steps: int) -> LoopResult:
     )
 
 
-@contextmanager
-def our_loop(
+def run_our_loop(
     plan: TrainingPlan, blocks: int, steps: int, between: Callable[[], None], losses: list[float]
-) -> Iterator[tuple[Loop, Turns]]:
-    """Build our loop in a folder of its own; it takes one step more than the blocks have, which ends the last block."""
+) -> Turns:
+    """Train with our loop, in a folder of its own; return its stream with the times and fill in the losses."""
     model = plan.model()
-    turns = Turns(items=plan.batches(model), block=steps, device=plan.device, between=between)
+    turns = Turns(items=plan.batches(model), blocks=blocks, block=steps, device=plan.device, between=between)
     with one_process(plan.device) as group, tempfile.TemporaryDirectory() as folder:
         config = LoopConfig(
             out=Path(folder),
@@ -242,7 +239,9 @@ def our_loop(
             draw=None,
             export=lambda model, folder, facts: None,
         )
-        yield Loop(config, parts, group, lambda row: losses.append(row["loss"])), turns
+        with suppress(EnoughSteps):
+            Loop(config, parts, group, lambda row: losses.append(row["loss"])).run()
+    return turns
 
 
 @contextmanager

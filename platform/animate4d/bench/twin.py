@@ -285,10 +285,11 @@ class PlainModel:
     def __init__(self, model: MVVDM) -> None:
         """Copy the weights of a model in evaluation mode."""
         config = model.config
-        unet = PlainUNet(
-            config, in_channels=model.unet.conv_in.in_channels, out_channels=model.unet.conv_out.out_channels
-        )
         weight = model.unet.conv_in.weight
+        with weight.device:
+            unet = PlainUNet(
+                config, in_channels=model.unet.conv_in.in_channels, out_channels=model.unet.conv_out.out_channels
+            )
         nn.Module.to(unet, weight.device, weight.dtype)  # diffusers' own `to` warns of changing the type
         self.model, self.unet = model, unet.load_ours(model.unet).eval()
 

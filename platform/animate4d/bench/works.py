@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from animate4d.bench.subject import Subject, make_subject
 from animate4d.bench.training import PlainTraining, TrainingPlan
 from animate4d.bench.twin import PlainModel
 from animate4d.models.config import MVVDMConfig
+from animate4d.models.execution import ExecutionConfig
 from animate4d.models.sampler import Sampler
 from animate4d.models.sampler_config import FreeInitConfig, SamplerConfig, StepCacheConfig
 from animate4d.models.step_cache import StepCache
@@ -40,7 +41,7 @@ class Plan:
         guidance: of sampling.
         device: torch's name of it.
         precision: of inference; training on a GPU is bf16 autocast whatever it says.
-        compile: whether the network is compiled.
+        execution: how the network runs, fields of `ExecutionConfig`.
         seed: of weights and inputs.
     """
 
@@ -51,7 +52,7 @@ class Plan:
     guidance: float
     device: str
     precision: str
-    compile: bool
+    execution: dict[str, Any]
     seed: int
 
     @property
@@ -64,12 +65,24 @@ class Plan:
         """Objective and optimiser."""
         return RECIPES[self.recipe]()
 
-    def subject(self) -> Subject:
-        """Build the model for inference."""
-        subject = make_subject(self.network, torch.device(self.device), DTYPES[self.precision], self.seed)
-        if self.compile and self.device != "meta":
-            subject.model.unet.compile()
+    def subject(self, *, autoencoder: bool = False) -> Subject:
+        """Build the model for inference, with an autoencoder if asked for."""
+        subject = make_subject(
+            self.network,
+            torch.device(self.device),
+            DTYPES[self.precision],
+            self.seed,
+            autoencoder=autoencoder,
+        )
+        subject.model.execute(self.runs())
         return subject
+
+    def runs(self, *, checkpointing: bool = False) -> ExecutionConfig:
+        """Return how the network runs; nothing is compiled to be counted."""
+        chosen = ExecutionConfig(**self.execution)
+        if self.device == "meta":
+            chosen = replace(chosen, compiler="none", compile_mode="")
+        return replace(chosen, checkpoint_layers=True) if checkpointing else chosen
 
 
 def forward(plan: Plan, samples: int) -> Work:
@@ -152,8 +165,8 @@ def sampling_noise(subject: Subject, number: int) -> torch.Tensor:
 
 
 def decode(plan: Plan) -> Work:
-    """Return the decoding of one clip's latents to pictures."""
-    subject = plan.subject()
+    """Return the decoding of one clip's latents to pictures by the autoencoder."""
+    subject = plan.subject(autoencoder=True)
     latents = subject.forward_inputs(1)["latents_noisy"]
 
     @torch.no_grad()
@@ -171,8 +184,7 @@ def training_plan(plan: Plan, *, checkpointing: bool = False) -> TrainingPlan:
         clips=plan.clips,
         device=torch.device(plan.device),
         seed=plan.seed,
-        checkpointing=checkpointing,
-        compile=plan.compile,
+        execution=plan.runs(checkpointing=checkpointing),
     )
 
 
