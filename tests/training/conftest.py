@@ -15,6 +15,7 @@ from torch import nn
 from animate4d.data.order import Cursor
 from animate4d.io.atomic import write_json
 from animate4d.training.config import TrainConfig
+from animate4d.training.engine import leave_group
 from animate4d.training.group import Group
 from animate4d.training.loop import Loop, LoopConfig, Parts
 from animate4d.training.recipe import OptimizerConfig
@@ -88,7 +89,7 @@ def make_maker():
     return parts_maker
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def process_group(tmp_path_factory):
     """One gloo process of its own."""
     store = tmp_path_factory.mktemp("gloo") / "store"
@@ -98,7 +99,7 @@ def process_group(tmp_path_factory):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
     yield Group(rank=0, world=1, device=torch.device("cpu"))
-    torch.distributed.destroy_process_group()
+    leave_group()
     torch.set_num_threads(threads)
 
 
