@@ -75,7 +75,7 @@ def test_the_published_size_on_a_cpu_is_counted_and_not_run(quick, tmp_path, cap
     assert bench_model(config) == 0
     printed = capsys.readouterr().out
     assert "1526.20 M parameters, 642.70 M of them trained" in printed
-    assert "left out: about" in printed
+    assert "left out: would take about" in printed
     assert "--image-size" in printed
     rows = json.loads((tmp_path / "m.json").read_text())["rows"]
     assert [row["timing"] for row in rows] == [None, None]
@@ -127,6 +127,17 @@ def test_training_on_a_gpu_holds_half_the_activations(monkeypatch):
     on_cpu, on_gpu = (Costs(replace(plan, device=device)).bytes("training step") for device in ("cpu", "cuda"))
     assert 0.5e9 < on_gpu < 0.6e9
     assert 1e9 < on_cpu < 1.1e9
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_whole_table(tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    out = tmp_path / "m.json"
+    sizes = {"views": 2, "frames": 4, "image_size": 64, "steps": 2, "repeats": 2}
+    assert bench_model(BenchModelConfig(preset="paper", device="cuda", out=out, **sizes)) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert all(row["timing"] is not None and row["bytes"] > 0 for row in rows)
 
 
 def test_peak_is_measured():

@@ -49,7 +49,7 @@ def test_every_weight_of_ours_counts_in_the_twin(make_plan, tiny):
 
 
 def test_map_encoding_counts_y_before_x():
-    encoding = map_encoding(3, 8).view(3, 3, 8)
+    encoding = torch.tensor(map_encoding(3, 8)).view(3, 3, 8)
     assert torch.equal(encoding[0, :, :4], encoding[0, :1, :4].expand(3, 4))
     assert torch.equal(encoding[:, 0, 4:], encoding[:1, 0, 4:].expand(3, 4))
 

@@ -8,6 +8,7 @@ with it.
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -35,6 +36,9 @@ GUIDANCE = 2.0
 
 SAME = 1e-4
 """Largest difference to the plain result in fp32, as a share of its largest value, that counts as the same."""
+
+LOOP_BLOCK = 3
+"""Steps of one loop before the other has its turn."""
 
 CHECK_STEPS = 4
 """Sampling steps that are compared; rounding grows with each."""
@@ -162,6 +166,7 @@ def bench_model(config: BenchModelConfig) -> int:
         report.rows += measure_part(entries, config, plan, costs, report.peak)
     # A second look, because clocks fall and other work comes and goes while the bench runs.
     report.peak = max(report.peak, matmul_peak(device, DTYPES[plan.precision]))
+    report.machine["load_average_at_end"] = round(os.getloadavg()[0], 2)
     for row in report.rows:
         if row.timing is not None:
             row.share = row.flops / (row.timing.ms / 1e3) / report.peak
@@ -297,10 +302,10 @@ def measure_part(entries: list[Entry], config: BenchModelConfig, plan: Plan, cos
             ready.append(entry)
     together = sum(rows[entry].predicted_bytes * (1 if entry.plain is None else 2) for entry in ready)
     groups = [ready] if together < HEADROOM * free_memory(device) else [[entry] for entry in ready]
-    for group in groups:
+    for group in filter(None, groups):
         say(f"measuring {'; '.join(entry.name for entry in group)}")
         if [entry.name for entry in group] == ["training loop"]:
-            loops = compare_loops(training_plan(plan), blocks=1 + max(2, repeats // 2), steps=3)
+            loops = compare_loops(training_plan(plan), blocks=1 + max(2, repeats), steps=LOOP_BLOCK)
             timings = {"training loop": loops.ours, "training step": loops.plain}
             rows[group[0]].difference = loops.difference
         else:
@@ -317,17 +322,11 @@ def measure_part(entries: list[Entry], config: BenchModelConfig, plan: Plan, cos
 
 
 def obstacle(row: Row, minutes: float, free: int, allowed: float) -> str:
-    """Return why a row is not measured on this machine, and what to do, or ""."""
+    """Return why a row is not measured on this machine, or ""."""
     if row.predicted_bytes > HEADROOM * free:
-        return (
-            f"left out: needs about {row.predicted_bytes / 1e9:.3g} GB, {free / 1e9:.3g} GB are free; "
-            "shrink it with --image-size, --frames, --views or --batch"
-        )
+        return f"left out: needs about {row.predicted_bytes / 1e9:.3g} GB, {free / 1e9:.3g} GB are free"
     if minutes > allowed:
-        return (
-            f"left out: about {minutes:.0f} minutes here; allow more with --minutes, "
-            "or shrink it with --image-size, --frames, --views or --steps"
-        )
+        return f"left out: would take about {minutes:.0f} minutes here, --minutes allows {allowed:g}"
     return ""
 
 

@@ -34,7 +34,8 @@ def show(report: ModelReport) -> str:
         f"{settings['image_size']} px, {report.parameters / 1e6:.2f} M parameters, "
         f"{report.trained / 1e6:.2f} M of them trained",
         f"{machine['device']}, {settings['precision']}, torch {machine['torch']}, {machine['threads']} CPU threads, "
-        f"load {machine['load_average']}; peak of matrix products {scaled(report.peak)}FLOP/s",
+        f"load {machine['load_average']} to {machine['load_average_at_end']}",
+        f"measured peak of matrix products: {scaled(report.peak)}FLOP/s",
         f"training: {settings['clips']} clips x {settings['frames_per_step']} frames a step; "
         f"sampling: {settings['steps']} steps, guidance {settings['guidance']:g}; random weights",
         "",
@@ -45,6 +46,8 @@ def show(report: ModelReport) -> str:
     total = f"  {'total':<34}{scaled(sum(single.values())):>12}{scaled(sum(double.values())):>12}"
     rows = [columns(row) for row in report.rows]
     notes = [f"  {row.name}: {row.note}" for row in report.rows if row.note]
+    if any("left out" in row.note for row in report.rows):
+        notes.append("  Shrink with --image-size, --frames, --views, --batch or --steps to measure what was left out.")
     explained = [
         "",
         "ms are medians; plain counterparts ran in turns with ours and gave the same result. memory is the peak,",

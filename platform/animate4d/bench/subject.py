@@ -89,7 +89,6 @@ class RandomMVVDM(MVVDM):
         )
         if config.train_adapters_only:
             self.unet.freeze_base()
-        self.scheduler = make_scheduler(config)
 
     def loosen(self, seed: int) -> RandomMVVDM:
         """Give weights that start at zero some noise; flows stay small, or rounding would decide where they point."""
@@ -214,4 +213,5 @@ def random_model(config: MVVDMConfig, device: torch.device, seed: int, *, autoen
     torch.manual_seed(seed)
     with device:
         model = RandomMVVDM(config, autoencoder=autoencoder).to(device)
+    model.scheduler = make_scheduler(config)  # its tensors stay on the CPU
     return model if device.type == "meta" else model.loosen(seed)

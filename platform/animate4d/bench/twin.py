@@ -13,6 +13,7 @@ import itertools
 import math
 import re
 from collections.abc import Mapping
+from functools import cache
 
 import torch
 from diffusers.models.attention import FeedForward
@@ -36,8 +37,9 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: i
     return scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
 
 
-def map_encoding(cells: int, channels: int) -> torch.Tensor:
-    """Return the `[cells^2, channels]` sine encoding of a square map, number by number (DETR: y first, then x)."""
+@cache
+def map_encoding(cells: int, channels: int) -> list[list[float]]:
+    """Return the `[cells^2][channels]` sine encoding of a square map, number by number (DETR: y first, then x)."""
     rows = []
     for y, x in itertools.product(range(1, cells + 1), repeat=2):
         row = []
@@ -46,7 +48,7 @@ def map_encoding(cells: int, channels: int) -> torch.Tensor:
                 angle = place / (cells + 1e-6) * 2 * math.pi / 10000 ** (2 * (feature // 2) / (channels // 2))
                 row.append(math.sin(angle) if feature % 2 == 0 else math.cos(angle))
         rows.append(row)
-    return torch.tensor(rows)
+    return rows
 
 
 class PlainMultiView(nn.Module):
@@ -90,7 +92,7 @@ class PlainSpatioTemporal(nn.Module):
         self.to_out_sp = nn.Linear(channels, channels)
         self.mix_factor = nn.Parameter(torch.zeros(1))
         self.time_pos_embed = SinusoidalPositionalEmbedding(channels, max_seq_length=max_frames)
-        self.register_buffer("positions", map_encoding(cells, channels), persistent=False)
+        self.register_buffer("positions", torch.tensor(map_encoding(cells, channels)), persistent=False)
 
     def __call__(
         self,
