@@ -43,7 +43,7 @@ class MVVDMOutput:
 
     Attributes:
         prediction: `[B, V, T, c, h, w]`, what the scheduler's step takes: clean latents (head "warp"), noise
-            ("epsilon") or velocity ("v_prediction").
+            ("epsilon") or velocity ("v_prediction"); the network's bare output if nothing was to be moved.
         flow: `[B, V, T, 2, h, w]` half-image units (head "warp"), else None.
         gate: `[B, V, T, 1, h, w]` logits (head "warp"), else None.
         features: `[B, V, T, C, h', w']` for each tap that was asked for.
@@ -103,6 +103,7 @@ class MVVDM(nn.Module):
         image_embeds: torch.Tensor | None = None,
         taps: Sequence[str] = (),
         cache: StepCache | None = None,
+        moved: bool = True,
     ) -> MVVDMOutput:
         """Predict clean latents, noise or velocity.
 
@@ -116,6 +117,7 @@ class MVVDM(nn.Module):
             image_embeds: `[B, V, e]` CLIP image embeddings of frame 0, if the network has image tokens.
             taps: names out of `tap_names` whose features to return; they cost nothing but their memory.
             cache: keeps deep features between sampling steps.
+            moved: whether head "warp" moves frame 0; a caller that mixes flows first moves it once, after.
 
         Raises:
             ConfigError: a tap is unknown.
@@ -125,6 +127,8 @@ class MVVDM(nn.Module):
         if self.config.head != "warp":
             return MVVDMOutput(output, None, None, features)
         flow, gate = split_head(output, self.config.flow_cells)
+        if not moved:
+            return MVVDMOutput(output, flow, gate, features)
         # The gate learns coverage alone: a picture loss would teach it to fade whatever the flow gets wrong.
         return MVVDMOutput(self.moved_latents(first_frame, flow, gate.detach()), flow, gate, features)
 

@@ -254,6 +254,7 @@ class Sampler:
                     torch.full((rows,), timestep, device=latents.device),
                     taps=taps,
                     cache=cache,
+                    moved=self.guidance == 1,
                     **conditions,
                 )
             )
