@@ -293,11 +293,12 @@ def measure_part(entries: list[Entry], config: BenchModelConfig, plan: Plan, cos
         entry: Row(name=entry.name, flops=costs.flops(entry.name), predicted_bytes=costs.bytes(entry.name))
         for entry in entries
     }
-    repeats = max(3, config.repeats // 3) if any(entry.long for entry in entries) else config.repeats
+    repeats = max(5, config.repeats // 2) if any(entry.long for entry in entries) else config.repeats
     ready = []
     for entry, row in rows.items():
         runs = (repeats + config.warmup + 2) * (1 if entry.plain is None else 2)
-        row.note = obstacle(row, runs * row.flops / (SLOW_SHARE * peak) / 60, free_memory(device), config.minutes)
+        need = row.predicted_bytes * (1 if entry.plain is None else 2)
+        row.note = obstacle(need, free_memory(device), runs * row.flops / (SLOW_SHARE * peak) / 60, config.minutes)
         if not row.note:
             ready.append(entry)
     together = sum(rows[entry].predicted_bytes * (1 if entry.plain is None else 2) for entry in ready)
@@ -321,10 +322,10 @@ def measure_part(entries: list[Entry], config: BenchModelConfig, plan: Plan, cos
     return list(rows.values())
 
 
-def obstacle(row: Row, minutes: float, free: int, allowed: float) -> str:
-    """Return why a row is not measured on this machine, or ""."""
-    if row.predicted_bytes > HEADROOM * free:
-        return f"left out: needs about {row.predicted_bytes / 1e9:.3g} GB, {free / 1e9:.3g} GB are free"
+def obstacle(need: int, free: int, minutes: float, allowed: float) -> str:
+    """Return why something is not measured that takes so many bytes and minutes, or ""."""
+    if need > HEADROOM * free:
+        return f"left out: needs about {need / 1e9:.3g} GB, {free / 1e9:.3g} GB are free"
     if minutes > allowed:
         return f"left out: would take about {minutes:.0f} minutes here, --minutes allows {allowed:g}"
     return ""
