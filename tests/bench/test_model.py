@@ -83,9 +83,9 @@ def test_the_published_size_on_a_cpu_is_counted_and_not_run(quick, tmp_path, cap
 
 
 def test_what_does_not_fit_into_memory_says_what_it_needs():
-    row = Row(name="training step", flops=1, predicted_bytes=40 * 10**9)
-    assert "needs about 40 GB, 20 GB are free" in obstacle(row, 0.1, 20 * 10**9, 1)
-    assert obstacle(row, 0.1, 60 * 10**9, 1) == ""
+    assert "needs about 40 GB, 20 GB are free" in obstacle(40 * 10**9, 20 * 10**9, 0.1, 1)
+    assert obstacle(40 * 10**9, 60 * 10**9, 0.1, 1) == ""
+    assert "about 3 minutes" in obstacle(0, 10**9, 3.0, 1)
 
 
 def test_a_missing_gpu_is_one_line():

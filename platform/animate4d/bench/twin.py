@@ -204,12 +204,9 @@ class PlainUNet(UNetMotionModel):
                 attention.set_processor(PlainSpatioTemporal(channels, config.views, cells, config.max_frames))
 
     def load_ours(self, network: nn.Module) -> PlainUNet:
-        """Take a copy of the weights of our network, which must have the same configuration."""
+        """Share the weights of our network, which must have the same configuration; other layouts are copied."""
         own = self.state_dict()
-        weights = {
-            plain_name(name, own): value.clone(memory_format=torch.contiguous_format)
-            for name, value in network.state_dict().items()
-        }
+        weights = {plain_name(name, own): value.contiguous() for name, value in network.state_dict().items()}
         self.load_state_dict(weights, assign=True)
         return self
 
@@ -285,7 +282,7 @@ class PlainModel:
     """The whole model and its sampling around the plain network: two passes per guided step, frame 0 put back after."""
 
     def __init__(self, model: MVVDM) -> None:
-        """Copy the weights of a model in evaluation mode."""
+        """Share the weights of a model in evaluation mode."""
         config = model.config
         weight = model.unet.conv_in.weight
         with weight.device:
