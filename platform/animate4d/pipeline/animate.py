@@ -21,7 +21,6 @@ from animate4d.core.cameras import Rig
 from animate4d.core.clip import GREY, MultiViewVideo
 from animate4d.core.errors import AssetError, ConfigError
 from animate4d.core.mesh import Mesh
-from animate4d.core.motion import GraphMotion
 from animate4d.export.glb import write_animated_glb
 from animate4d.export.splats import write_splats
 from animate4d.fourd.config import default, led_by_flow, smoke
@@ -168,9 +167,10 @@ class _Animation:
                 flow_weight=target.flow_weight,
                 progress=lambda share, _text: tick(share),
             )
-            motion = _scaled(fit.motion, self.request.options.strength)
+            motion = fit.motion.scaled(self.request.options.strength)
             if self.request.video == "generated":
-                motion = _closed(motion)
+                # clips are trained as loops whose last frame leads into the first
+                motion = motion.closed()
             poses = motion.apply(mesh.vertices)
         with self._stage("export"):
             write_animated_glb(asset, motion, self.folder / "animated.glb", name=self._animation_name(asset, clip))
@@ -271,24 +271,6 @@ def _off_grey(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     coverage = alpha[..., None].astype(np.float32) / 255
     colour = (rgb.astype(np.float32) - GREY * 255 * (1 - coverage)) / np.maximum(coverage, 1 / 255)
     return np.where(coverage > 0, np.clip(np.round(colour), 0, 255), 128).astype(np.uint8)
-
-
-def _scaled(motion: GraphMotion, strength: float) -> GraphMotion:
-    if strength == 1.0:
-        return motion
-    factor = np.float32(strength)
-    return replace(motion, rotations=motion.rotations * factor, translations=motion.translations * factor)
-
-
-def _closed(motion: GraphMotion) -> GraphMotion:
-    """Return to frame 0 at the end: clips are trained as loops whose last frame leads into the first."""
-    rest = np.zeros_like(motion.rotations[:1])
-    return replace(
-        motion,
-        rotations=np.concatenate([motion.rotations, rest]),
-        translations=np.concatenate([motion.translations, rest]),
-        times=np.append(motion.times, 2 * motion.times[-1] - motion.times[-2]),
-    )
 
 
 def _fit_report(fit: FitResult) -> dict[str, Any]:
