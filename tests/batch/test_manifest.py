@@ -20,17 +20,17 @@ def test_reads_what_a_row_asks_for(tmp_path):
     row = only_row(
         tmp_path,
         "id,asset,prompt,seed,video,clip,strength,fit,note\n"
-        "fox,a/fox.glb, a fox runs ,7,ground-truth,Gallop,1.5,smoke,x\n",
+        "fox,a/fox.glb, a fox runs ,7,ground-truth,Gallop,1.5,draft,x\n",
     )
     request = row.request
     assert (row.id, row.line, row.prompt, row.extra) == ("fox", 2, "a fox runs", {"note": "x"})
     assert request.asset == tmp_path / "a/fox.glb"
     assert (request.seed, request.video, request.clip) == (7, "ground-truth", "Gallop")
-    assert (request.options.strength, request.options.fit, request.options.frames) == (1.5, "smoke", 16)
+    assert (request.options.strength, request.options.fit, request.options.frames) == (1.5, "draft", 16)
 
 
 def test_empty_cells_take_the_defaults_of_the_batch(tmp_path):
-    defaults = AnimateOptions(strength=0.5, fit="smoke")
+    defaults = AnimateOptions(strength=0.5, fit="draft")
     (row,) = read(tmp_path, "asset,prompt,strength,fit\nfox.glb,runs,,\n", defaults=defaults).rows
     assert row.request.options == defaults
 
@@ -111,7 +111,7 @@ def test_a_missing_manifest_and_a_folder_are_named(tmp_path):
         ("strength", "nan", "from 0 to 3"),
         ("strength", "lots", "not a number"),
         ("frames", "1", "from 2 to 64"),
-        ("fit", "best", "smoke or default"),
+        ("fit", "best", "draft or standard"),
         ("steps", "0", "from 1 to 200"),
         ("guidance", "-3", "from 0 to 30"),
         ("negative_prompt", "x" * 501, "at most 500"),

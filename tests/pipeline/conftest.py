@@ -9,7 +9,7 @@ from animate4d.pipeline.config import AnimateOptions, Request
 
 torch.set_num_threads(1)
 
-FAST = AnimateOptions(fit="smoke", frames=3)
+FAST = AnimateOptions(fit="draft", frames=3)
 
 
 @pytest.fixture(scope="session")

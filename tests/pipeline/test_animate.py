@@ -98,7 +98,7 @@ def test_progress_rises_through_the_stages(truth_bundle):
 @pytest.mark.slow
 def test_a_generated_video_is_fitted_and_no_strength_stands_still(barrel, tmp_path):
     model = MVVDM(model_config.smoke()).eval()
-    options = AnimateOptions(fit="smoke", steps=1, strength=0.0)
+    options = AnimateOptions(fit="draft", steps=1, strength=0.0)
     request = Request(asset=barrel, prompt="a barrel bouncing", options=options)
     result = animate(request, model, tmp_path / "one", model_version="m1")
     assert (tmp_path / "one" / "generated.mp4").stat().st_size > 1000

@@ -25,9 +25,9 @@ def test_a_whole_result_matches_what_made_it_and_a_moved_asset(truth_request, bu
         {"prompt": "a barrel rolling"},
         {"seed": 1},
         {"clip": "spin"},
-        {"options": AnimateOptions(fit="smoke", frames=3, strength=0.5)},
-        {"options": AnimateOptions(fit="smoke", frames=5)},
-        {"options": AnimateOptions(fit="default", frames=3)},
+        {"options": AnimateOptions(fit="draft", frames=3, strength=0.5)},
+        {"options": AnimateOptions(fit="draft", frames=5)},
+        {"options": AnimateOptions(fit="standard", frames=3)},
     ],
 )
 def test_another_request_does_not_match(truth_request, bundle, change):

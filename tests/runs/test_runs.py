@@ -137,7 +137,7 @@ def test_a_batch_is_one_run_with_a_table(store, tmp_path):
     sheet = tmp_path / "sheet.png"
     Image.new("RGB", (4, 4)).save(sheet)
     with BatchRun("a batch", uri=store) as batch:
-        batch.log_params({"options": {"fit": "smoke"}})
+        batch.log_params({"options": {"fit": "draft"}})
         batch.log_rows([{"id": "fox", "state": "done", "seconds": 4.0}])
         batch.log_rows([{"id": "=cmd()", "state": "failed", "error": "no such file"}])
         batch.log_metrics({"done": 1, "failed": 1})
@@ -145,7 +145,7 @@ def test_a_batch_is_one_run_with_a_table(store, tmp_path):
     client = connect(store)
     run = client.get_run(batch.run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.params == {"options.fit": "smoke"}
+    assert run.data.params == {"options.fit": "draft"}
     assert run.data.metrics == {"done": 1.0, "failed": 1.0}
     assert [entry.path for entry in client.list_artifacts(batch.run_id, "gallery")] == ["gallery/sheet.png"]
     path = client.download_artifacts(batch.run_id, "rows.json")

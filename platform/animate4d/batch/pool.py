@@ -201,7 +201,7 @@ class Pool:
                 row, attempt = slot.row, slot.attempt
                 self._replace(slot)
                 message = (
-                    f"took longer than {limit / 60:g} minutes and was stopped: raise --row-minutes or use fit=smoke"
+                    f"took longer than {limit / 60:g} minutes and was stopped: raise --row-minutes or use fit=draft"
                 )
                 outcome = {"state": "failed", "kind": "infrastructure", "message": message, "trace": ""}
                 yield Ended(row=row, attempt=attempt, outcome=outcome)
@@ -209,5 +209,5 @@ class Pool:
 
 def _died(attempts: int) -> dict[str, Any]:
     times = "once" if attempts == 1 else f"{attempts} times"
-    message = f"its worker process died {times} (killed, or out of memory): try fewer --workers, or fit=smoke"
+    message = f"its worker process died {times} (killed, or out of memory): try fewer --workers, or fit=draft"
     return {"state": "failed", "kind": "infrastructure", "message": message, "trace": ""}

@@ -67,7 +67,7 @@ def describe_failure(error: Exception) -> dict[str, Any]:
         return {"state": "failed", "kind": "bad input", "message": text, "trace": ""}
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
-        message = f"ran out of memory ({text[:200]}): use fit=smoke, or a machine with more memory"
+        message = f"ran out of memory ({text[:200]}): use fit=draft, or a machine with more memory"
         return {"state": "failed", "kind": "resource", "message": message, "trace": trace}
     if isinstance(error, OSError):
         return {

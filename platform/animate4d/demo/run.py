@@ -75,7 +75,7 @@ def run_demo(config: DemoConfig) -> int:
             out=out / "batch",
             model=str(run / "model") if config.weights == "fresh" else "shipped",
             tracking_uri=store,
-            options=AnimateOptions(fit="smoke"),
+            options=AnimateOptions(fit="draft"),
         )
         failed = max(failed, stage("animating four still models", lambda: animate_batch(batch)))
 

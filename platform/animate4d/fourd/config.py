@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from animate4d.core.errors import ConfigError
+
+FitPreset = Literal["draft", "standard"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,16 +66,18 @@ class FitConfig:
             raise ConfigError(f"fit.stiffness is {self.stiffness}: expected 1 or more")
 
 
-def default() -> FitConfig:
-    """Return the settings that recover most of the true motion of rigged models (about 20 CPU seconds)."""
+def draft() -> FitConfig:
+    """Return settings for a quick look (about 20 CPU seconds for 16 frames): fewer nodes and steps."""
+    return FitConfig(nodes=100, polish_steps=50, levels=2, backward_steps=12, joint_steps=12, bias_steps=40)
+
+
+def standard() -> FitConfig:
+    """Return the settings that recover most of the true motion of rigged models."""
     return FitConfig()
 
 
-def smoke() -> FitConfig:
-    """Return cheaper settings for demos (about 10 CPU seconds for 8 frames): fewer nodes, splats and steps."""
-    return FitConfig(
-        splats=1500, nodes=100, polish_steps=50, levels=2, backward_steps=12, joint_steps=12, bias_steps=40
-    )
+PRESETS: dict[str, Callable[[], FitConfig]] = {"draft": draft, "standard": standard}
+"""What the option `fit` chooses from."""
 
 
 def led_by_flow(base: FitConfig) -> FitConfig:

@@ -94,7 +94,7 @@ def fit_motion(
     Args:
         mesh: in the canonical frame, in the pose that frame 0 of the video shows.
         video: V views by T >= 2 frames.
-        config: settings; see `config.default` and `config.smoke`.
+        config: settings; see `config.PRESETS`.
         tracks: of points seen in frame 0, in pixels of the video.
         flow: `[V, T, h, w, 2]` at the positions of frame t: position in frame 0 minus position in frame t, half images.
         flow_weight: `[V, T, h, w]` in [0, 1], zero where the flow's source was hidden in frame 0.

@@ -23,7 +23,7 @@ from animate4d.core.errors import AssetError, ConfigError
 from animate4d.core.mesh import Mesh
 from animate4d.export.glb import write_animated_glb
 from animate4d.export.splats import write_splats
-from animate4d.fourd.config import default, led_by_flow, smoke
+from animate4d.fourd.config import PRESETS, led_by_flow
 from animate4d.fourd.fit import FitResult, fit_motion
 from animate4d.io.atomic import atomic_folder
 from animate4d.metrics.motion import vertex_error
@@ -49,8 +49,6 @@ NO_MOTION = 0.001
 
 SHARES = {"load": 0.03, "views": 0.07, "video": 0.25, "fit": 0.88, "export": 0.90, "pictures": 1.0}
 """Overall progress at the end of each stage, from stage times on two CPU cores."""
-
-FIT_PRESETS = {"smoke": smoke, "default": default}
 
 
 class Cancelled(Exception):
@@ -156,7 +154,7 @@ class _Animation:
         target = self._ground_truth(asset, clip) if self.request.video == "ground-truth" else self._generated(mesh)
         with self._stage("fit"):
             tick = self._ticks("fit")
-            config = replace(FIT_PRESETS[self.request.options.fit](), seed=self.request.seed % 2**32)
+            config = replace(PRESETS[self.request.options.fit](), seed=self.request.seed % 2**32)
             if target.flow is not None:
                 config = led_by_flow(config)
             fit = fit_motion(

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from animate4d.core.errors import ConfigError
+from animate4d.fourd.config import PRESETS, FitPreset
 from animate4d.models.sampler_config import FreeInitConfig, SamplerConfig, StepCacheConfig
 
 VideoSource = Literal["generated", "ground-truth"]
-FitPreset = Literal["smoke", "default"]
 
 SEED_LIMIT = 2**63
 """Seeds are 0 <= seed < 2**63: what torch, numpy and a JSON integer all hold."""
@@ -27,8 +27,8 @@ class AnimateOptions:
     frames: int = 16
     """Frames taken from the asset's own clip when video is ground-truth; a generated video has as many as its model."""
 
-    fit: FitPreset = "default"
-    """Effort of the motion fit: smoke (quick look) or default."""
+    fit: FitPreset = "standard"
+    """Effort of the motion fit: draft (quick look) or standard."""
 
     strength: float = 1.0
     """Scales the fitted motion: 0 stands still, 1 as fitted, above 1 exaggerates (0 to 3)."""
@@ -51,8 +51,8 @@ class AnimateOptions:
     def __post_init__(self) -> None:
         if not 2 <= self.frames <= 64:
             raise ConfigError(f"frames is {self.frames}: give a whole number from 2 to 64")
-        if self.fit not in ("smoke", "default"):
-            raise ConfigError(f"fit is {self.fit!r}: give smoke or default")
+        if self.fit not in PRESETS:
+            raise ConfigError(f"fit is {self.fit!r}: give {' or '.join(PRESETS)}")
         if not (math.isfinite(self.strength) and 0.0 <= self.strength <= 3.0):
             raise ConfigError(f"strength is {self.strength}: give a number from 0 to 3")
         if self.guidance is not None and not (math.isfinite(self.guidance) and 0.0 <= self.guidance <= 30.0):

@@ -61,7 +61,7 @@ class Animator:
             asset=folder / job.asset,
             prompt=job.request["prompt"],
             seed=job.request["seed"],
-            options=AnimateOptions(strength=job.request["strength"], fit="smoke"),
+            options=AnimateOptions(strength=job.request["strength"], fit="draft"),
         )
         try:
             animate(
