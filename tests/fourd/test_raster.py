@@ -194,3 +194,19 @@ def test_unknown_backend_is_named():
             8,
             backend="cuda",
         )
+
+
+def test_colours_may_change_from_frame_to_frame():
+    view, matrix = cameras(2)
+    means, factors, opacities, _ = scene(count=120)
+    colors = torch.rand(2, 120, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    cotangent = torch.randn(2, 2, 4, *SIZE, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    image, grads = gradients([means, factors, opacities, colors], view, matrix, SIZE, "native", cotangent)
+    expected, expected_grads = gradients([means, factors, opacities, colors], view, matrix, SIZE, "torch", cotangent)
+    assert difference(image, expected) < 1e-4
+    for got, want in zip(grads, expected_grads, strict=True):
+        assert got.shape == want.shape
+        assert difference(got, want) < 2e-3
+    still, _ = gradients([means, factors, opacities, colors[1]], view, matrix, SIZE, "native", cotangent)
+    np.testing.assert_array_equal(image[1], still[1])
+    assert difference(image[0], still[0]) > 0.01

@@ -1,6 +1,6 @@
-"""The C rasteriser: compiled once per machine with the system's compiler, loaded by ctypes.
+"""Our C kernels (splats, Hex-planes): compiled once per machine with the system's compiler, loaded by ctypes.
 
-The library goes to a per-user cache under a name that hashes source and flags, so a new version or another processor
+The library goes to a per-user cache under a name that hashes sources and flags, so a new version or another processor
 builds its own, and two processes that build at once only replace one good file by another. Compiling takes a second.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 
 log = logging.getLogger("animate4d")
 
-SOURCE = Path(__file__).with_name("raster.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("raster.c", "field.c", "vectors.h"))
 NEAR = 0.01
 """Splats nearer than this to the camera plane are not drawn (gsplat's default near plane)."""
 EPS2D = 0.3
@@ -53,15 +53,16 @@ def compile_flags() -> list[str]:
 
 
 def build(folder: Path | None = None) -> Path:
-    """Compile `raster.c` unless the cache holds it already; return the library's path.
+    """Compile `SOURCES` unless the cache holds it already; return the library's path.
 
     Raises:
         OSError: no compiler was found, it failed, or the cache cannot be written.
     """
     folder = folder or cache_folder()
     flags = compile_flags()
-    identity = hashlib.sha256(SOURCE.read_bytes() + " ".join([*flags, platform.machine()]).encode()).hexdigest()[:16]
-    library = folder / f"raster-{identity}.so"
+    text = b"".join(source.read_bytes() for source in SOURCES)
+    identity = hashlib.sha256(text + " ".join([*flags, platform.machine()]).encode()).hexdigest()[:16]
+    library = folder / f"kernels-{identity}.so"
     if library.exists():
         return library
     compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
@@ -72,13 +73,14 @@ def build(folder: Path | None = None) -> Path:
         fresh = Path(scratch) / library.name
         # Compilers without an OpenMP runtime (clang on its own) still make a good library of one thread.
         for threading in (["-fopenmp"], []):
-            command = [compiler, *flags, *threading, str(SOURCE), "-o", str(fresh), "-lm"]
+            units = [str(source) for source in SOURCES if source.suffix == ".c"]
+            command = [compiler, *flags, *threading, *units, "-o", str(fresh), "-lm"]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode == 0:
                 fresh.replace(library)
                 return library
     raise OSError(
-        f"{compiler} could not compile {SOURCE.name}: {(done.stderr.strip().splitlines() or ['no message'])[0]}"
+        f"{compiler} could not compile the kernels: {(done.stderr.strip().splitlines() or ['no message'])[0]}"
     )
 
 
@@ -89,15 +91,19 @@ def load() -> ctypes.CDLL | None:
         library = ctypes.CDLL(str(build()))
     except OSError as error:
         log.warning(
-            "splats are drawn in plain torch, about 150 times slower, because the C kernel is absent: %s", error
+            "splats are drawn in plain torch, about 150 times slower, because the C kernels are absent: %s", error
         )
         return None
     library.splat_forward.restype = ctypes.c_void_p
-    library.splat_forward.argtypes = [ctypes.c_int] * 6 + [FLOATS] * 7
+    library.splat_forward.argtypes = [ctypes.c_int] * 7 + [FLOATS] * 7
     library.splat_backward.restype = ctypes.c_int
     library.splat_backward.argtypes = [ctypes.c_void_p] + [FLOATS] * 11
     library.splat_free.restype = None
     library.splat_free.argtypes = [ctypes.c_void_p]
+    library.hex_forward.argtypes = [ctypes.c_int] * 7 + [ctypes.c_void_p] * 5
+    library.hex_backward.argtypes = [ctypes.c_int] * 7 + [ctypes.c_void_p] * 7
+    library.heads_forward.argtypes = [ctypes.c_int64] + [ctypes.c_int] * 4 + [ctypes.c_void_p] * 4
+    library.heads_backward.argtypes = [ctypes.c_int64] + [ctypes.c_int] * 4 + [ctypes.c_void_p] * 7
     return library
 
 
@@ -108,7 +114,7 @@ class Drawing:
         means: `[F, N, 3]`; all arrays are C-contiguous float32.
         factors: `[F, N, 3, 3]`, covariance = M M^T.
         opacities: `[N]`.
-        colors: `[N, 3]`.
+        colors: `[N, 3]`, or `[F, N, 3]` where they change.
         viewmats: `[V, 4, 4]` world-to-camera, OpenCV axes.
         intrinsics: `[V, 3, 3]`.
         size: (height, width).
@@ -135,13 +141,16 @@ class Drawing:
         self._inputs = (means, factors, opacities, colors, viewmats, intrinsics)
         frames, count = means.shape[:2]
         views, (height, width) = len(viewmats), size
-        shapes = ((frames, count, 3), (frames, count, 3, 3), (count,), (count, 3), (views, 4, 4), (views, 3, 3))
+        tinted = colors.ndim == 3
+        palette = (frames, count, 3) if tinted else (count, 3)
+        shapes = ((frames, count, 3), (frames, count, 3, 3), (count,), palette, (views, 4, 4), (views, 3, 3))
         for array, shape in zip(self._inputs, shapes, strict=True):
             if array.shape != shape or array.dtype != np.float32 or not array.flags.c_contiguous:
                 raise ValueError(f"expected C-contiguous float32 {shape}, got {array.dtype} {array.shape}")
         self.image = np.empty((frames, views, 4, height, width), np.float32)
+        arrays = (*self._inputs, self.image)
         self._handle = library.splat_forward(
-            frames, views, count, width, height, threads, *(_pointer(array) for array in (*self._inputs, self.image))
+            frames, views, count, width, height, tinted, threads, *(_pointer(array) for array in arrays)
         )
         if not self._handle:
             raise MemoryError(f"no memory to draw {count} splats in {frames * views} images of {width}x{height}")

@@ -8,17 +8,14 @@
  * background. Results do not depend on the number of threads: each loop writes its own place and sums run in a fixed order.
  */
 #include <math.h>
-#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
+
+#include "vectors.h"
 
 #define TILE 16
 #define HALVES 2          /* a row of a tile is two vectors of eight pixels */
 #define LIVE_CHECK 16     /* every so many splats, see whether any pixel of the tile still takes light */
 #define GRADS 9           /* mean x y, conic a b c, opacity, r g b */
-
-typedef float f8 __attribute__((vector_size(32)));
-typedef int32_t i8 __attribute__((vector_size(32)));
 
 typedef struct {
     float x, y;           /* pixels */
@@ -31,6 +28,7 @@ typedef struct {
 typedef struct {
     int frames, views, count, width, height, threads;
     int tiles_x, tiles_y;
+    int64_t palette;      /* floats from the colours of one frame to those of the next, 0: all frames share them */
     Projected *projected; /* [frames * views][count] */
     int64_t *starts;      /* [images * tiles + 1] into items */
     int32_t *items;       /* splat indices, tile after tile, each list from near to far */
@@ -49,16 +47,6 @@ typedef struct {
     float image[6];       /* 2x3: map times factor */
     float cov[3];
 } Footprint;
-
-static f8 splat8(float value) { return (f8){value, value, value, value, value, value, value, value}; }
-
-static inline f8 select8(i8 mask, f8 yes, f8 no) { return (f8)(((i8)yes & mask) | ((i8)no & ~mask)); }
-
-static inline f8 keep8(i8 mask, f8 value) { return (f8)((i8)value & mask); }
-
-static inline float sum8(f8 v) {
-    return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7]));
-}
 
 /* e^x for x <= 0 by 2^n * polynomial of degree 5; relative error 3e-7. */
 static inline f8 exp8(f8 x) {
@@ -219,6 +207,7 @@ static inline int any_live(const f8 *t) {
 static const f8 LANES = {0.5f, 1.5f, 2.5f, 3.5f, 4.5f, 5.5f, 6.5f, 7.5f};
 
 static void draw_tile(Scene *scene, int image, int tile, const float *colors, float *out) {
+    colors += image / scene->views * scene->palette;
     int left = tile % scene->tiles_x * TILE, top = tile / scene->tiles_x * TILE;
     int64_t index = (int64_t)image * scene->tiles_x * scene->tiles_y + tile;
     int64_t begin = scene->starts[index], length = scene->starts[index + 1] - begin, k;
@@ -265,15 +254,17 @@ static void draw_tile(Scene *scene, int image, int tile, const float *colors, fl
     }
 }
 
-/* Project, sort, bin and draw. Returns a handle for splat_backward and splat_free, or NULL when memory is short. */
-void *splat_forward(int frames, int views, int count, int width, int height, int threads, const float *means,
+/* Project, sort, bin and draw; colors are [N, 3], or [F, N, 3] where tinted. Returns a handle for splat_backward and
+ * splat_free, or NULL when memory is short. */
+void *splat_forward(int frames, int views, int count, int width, int height, int tinted, int threads, const float *means,
                     const float *factors, const float *opacities, const float *colors, const float *viewmats,
                     const float *intrinsics, float *image) {
     Scene *scene = calloc(1, sizeof *scene);
     if (!scene) return NULL;
     int images = frames * views;
     *scene = (Scene){.frames = frames, .views = views, .count = count, .width = width, .height = height,
-                     .threads = threads, .tiles_x = (width + TILE - 1) / TILE, .tiles_y = (height + TILE - 1) / TILE};
+                     .threads = threads, .tiles_x = (width + TILE - 1) / TILE, .tiles_y = (height + TILE - 1) / TILE,
+                     .palette = tinted ? (int64_t)count * 3 : 0};
     int tiles = scene->tiles_x * scene->tiles_y;
     int32_t *order = malloc(((size_t)images * count + 1) * 2 * sizeof *order);
     int32_t *visible = malloc((size_t)images * sizeof *visible);
@@ -330,6 +321,7 @@ fail:
 /* Front to back like draw_tile: what remains behind a splat is the pixel's total minus what was passed. */
 static void pull_tile(const Scene *scene, int image, int tile, const float *colors, const float *out, const float *cotangent,
                       float *grads) {
+    colors += image / scene->views * scene->palette;
     int left = tile % scene->tiles_x * TILE, top = tile / scene->tiles_x * TILE;
     int64_t index = (int64_t)image * scene->tiles_x * scene->tiles_y + tile;
     int64_t begin = scene->starts[index], length = scene->starts[index + 1] - begin;
@@ -435,8 +427,8 @@ static void pull_projection(const Camera *camera, const float *mean, const float
     for (int col = 0; col < 3; col++) v_mean[col] += w[col] * v_point[0] + w[3 + col] * v_point[1] + w[6 + col] * v_point[2];
 }
 
-/* Gradients of sum(image * cotangent); v_means [F, N, 3], v_factors [F, N, 9], v_opacities [N], v_colors [N, 3] are
- * overwritten. Returns 0, or 1 when memory is short. */
+/* Gradients of sum(image * cotangent); v_means [F, N, 3], v_factors [F, N, 9], v_opacities [N] and v_colors, of the shape
+ * of colors, are overwritten. Returns 0, or 1 when memory is short. */
 int splat_backward(const void *handle, const float *means, const float *factors, const float *colors,
                    const float *viewmats, const float *intrinsics, const float *image, const float *cotangent,
                    float *v_means, float *v_factors, float *v_opacities, float *v_colors) {
@@ -479,9 +471,10 @@ int splat_backward(const void *handle, const float *means, const float *factors,
             }
             memcpy(v_means + 3 * at, v_mean, sizeof v_mean);
             memcpy(v_factors + 9 * at, v_factor, sizeof v_factor);
+            memcpy(v_colors + f * scene->palette + 3 * n, color, sizeof color);
+            if (scene->palette) memset(color, 0, sizeof color);
         }
         v_opacities[n] = opacity;
-        memcpy(v_colors + 3 * n, color, sizeof color);
     }
     free(grads), free(sums), free(cameras);
     return 0;

@@ -27,14 +27,15 @@ def draw(
     size: tuple[int, int],
 ) -> Tensor:
     """Draw F frames in V views; shapes as in `native.Drawing`, result `[F, V, 4, H, W]`, differentiable."""
+    palettes = colors if colors.ndim == 3 else colors.expand(len(means), *colors.shape)
     frames = [
         torch.stack(
             [
-                _draw_image(mean, factor, opacities, colors, view, matrix, size)
+                _draw_image(mean, factor, opacities, palette, view, matrix, size)
                 for view, matrix in zip(viewmats, intrinsics, strict=True)
             ]
         )
-        for mean, factor in zip(means, factors, strict=True)
+        for mean, factor, palette in zip(means, factors, palettes, strict=True)
     ]
     return torch.stack(frames)
 
@@ -128,3 +129,18 @@ def factors_from_quats(quats: Tensor, scales: Tensor) -> Tensor:
         -1,
     ).reshape(*quats.shape[:-1], 3, 3)  # fmt: skip
     return rotation * scales[..., None, :]
+
+
+def multiply_quats(left: Tensor, right: Tensor) -> Tensor:
+    """Return the product of quaternions wxyz `[..., 4]`: the rotation `right`, then `left`."""
+    w, x, y, z = left.unbind(-1)
+    s, i, j, k = right.unbind(-1)
+    return torch.stack(
+        [
+            w * s - x * i - y * j - z * k,
+            w * i + x * s + y * k - z * j,
+            w * j - x * k + y * s + z * i,
+            w * k + x * j - y * i + z * s,
+        ],
+        -1,
+    )

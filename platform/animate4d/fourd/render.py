@@ -48,6 +48,27 @@ def render(
     *,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
+    """Draw N splats in F frames and V views; arguments as in `draw_splats`.
+
+    Returns:
+        premultiplied rgb `[F, V, H, W, 3]` (no background) and alpha `[F, V, H, W]`.
+    """
+    image = draw_splats(means, quats, scales, opacities, colors, viewmats, intrinsics, size, backend=backend)
+    return image[:, :, :3].permute(0, 1, 3, 4, 2), image[:, :, 3]
+
+
+def draw_splats(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    viewmats: Tensor,
+    intrinsics: Tensor,
+    size: int | tuple[int, int],
+    *,
+    backend: str = "auto",
+) -> Tensor:
     """Draw N splats in F frames and V views.
 
     Args:
@@ -55,14 +76,14 @@ def render(
         quats: `[F, N, 4]` or `[N, 4]`, wxyz, any length.
         scales: `[F, N, 3]` or `[N, 3]`, linear standard deviations.
         opacities: `[N]` in (0, 1).
-        colors: `[N, 3]`.
+        colors: `[N, 3]`, or `[F, N, 3]` where they change.
         viewmats: `[V, 4, 4]` world-to-camera, OpenCV axes.
         intrinsics: `[V, 3, 3]`, pixels with centres at half-integers.
         size: pixels on a side, or (height, width).
         backend: one of `BACKENDS`.
 
     Returns:
-        premultiplied rgb `[F, V, H, W, 3]` (no background) and alpha `[F, V, H, W]`.
+        premultiplied r, g, b (no background) and alpha, `[F, V, 4, H, W]`.
     """
     shape = (size, size) if isinstance(size, int) else size
     frames, count = means.shape[:2]
@@ -71,8 +92,7 @@ def render(
     if chosen == "gsplat":
         return _draw_gsplat(means, quats, scales, opacities, colors, viewmats, intrinsics, shape)
     factors = factors_from_quats(quats, scales)
-    image = draw_factors(means, factors, opacities, colors, viewmats, intrinsics, shape, backend=chosen)
-    return image[:, :, :3].permute(0, 1, 3, 4, 2), image[:, :, 3]
+    return draw_factors(means, factors, opacities, colors, viewmats, intrinsics, shape, backend=chosen)
 
 
 def draw_factors(
@@ -126,7 +146,7 @@ def _draw_gsplat(
     viewmats: Tensor,
     intrinsics: Tensor,
     size: tuple[int, int],
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     try:
         from gsplat import rasterization
     except ImportError as error:
@@ -146,4 +166,4 @@ def _draw_gsplat(
         eps2d=native.EPS2D,
         packed=False,
     )
-    return rgb, alpha[..., 0]
+    return torch.cat([rgb, alpha], -1).permute(0, 1, 4, 2, 3)

@@ -12,7 +12,7 @@ from animate4d.core.mesh import Mesh
 from animate4d.core.motion import GraphMotion
 from animate4d.core.splats import SplatCloud
 from animate4d.fourd.photometric import Pictures, photometric_loss
-from animate4d.fourd.raster_torch import factors_from_quats
+from animate4d.fourd.raster_torch import factors_from_quats, multiply_quats
 
 SH0 = 0.28209479177387814
 """Value of the constant spherical harmonic: RGB = 0.5 + SH0 * sh[:, 0]."""
@@ -167,7 +167,8 @@ def move_splats(splats: SurfaceSplats, motion: GraphMotion, vertices: np.ndarray
     left[..., -1] *= np.linalg.det(left @ right)[..., None]
     turns = left @ right
     means = moved + np.einsum("tnij,nj->tni", turns, offset)
-    quats = _multiply_quats(quats_from_matrices(turns), splats.cloud.quats.astype(np.float64)[None])
+    own = torch.from_numpy(splats.cloud.quats).double()
+    quats = multiply_quats(torch.from_numpy(quats_from_matrices(turns)), own).numpy()
     for frame in range(1, len(quats)):
         quats[frame] *= np.where((quats[frame] * quats[frame - 1]).sum(-1) < 0, -1.0, 1.0)[:, None]
     means[0], quats[0] = splats.cloud.means, splats.cloud.quats
@@ -201,20 +202,6 @@ def quats_from_matrices(rotation: np.ndarray) -> np.ndarray:
     best = np.diagonal(square, axis1=-2, axis2=-1).argmax(-1)
     quats = np.take_along_axis(square, best[..., None, None], -2)[..., 0, :]
     return quats / np.linalg.norm(quats, axis=-1, keepdims=True)
-
-
-def _multiply_quats(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    w, x, y, z = np.moveaxis(a, -1, 0)
-    s, i, j, k = np.moveaxis(b, -1, 0)
-    return np.stack(
-        [
-            w * s - x * i - y * j - z * k,
-            w * i + x * s + y * k - z * j,
-            w * j - x * k + y * s + z * i,
-            w * k + x * j - y * i + z * s,
-        ],
-        -1,
-    )
 
 
 def _logit(opacity: float) -> float:
