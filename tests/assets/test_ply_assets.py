@@ -5,8 +5,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from animate4d.assets.load import load_asset
-from animate4d.assets.splat_frame import harmonics, splats_to_canonical, splats_to_user
+from animate4d.assets.splat_frame import splats_to_canonical, splats_to_user
 from animate4d.core.errors import AssetError
+from animate4d.core.harmonics import harmonics
 from animate4d.core.mesh import Similarity
 from animate4d.core.splats import SplatCloud
 from animate4d.io.ply import write_splat_ply
@@ -120,19 +121,3 @@ def test_splats_turn_as_one_body(coefficients):
     np.testing.assert_allclose(back.means, splats.means, atol=1e-5)
     np.testing.assert_allclose(back.sh, splats.sh, atol=1e-4)
     np.testing.assert_allclose(covariances(back), covariances(splats), rtol=1e-3, atol=1e-6)
-
-
-def test_harmonics_are_orthonormal_and_start_as_the_files_do():
-    polar, azimuth = np.meshgrid(
-        np.arccos(np.polynomial.legendre.leggauss(12)[0]), np.arange(24) * np.pi / 12, indexing="ij"
-    )
-    weights = np.repeat(np.polynomial.legendre.leggauss(12)[1] * np.pi / 12, 24)
-    sphere = np.stack([np.sin(polar) * np.cos(azimuth), np.sin(polar) * np.sin(azimuth), np.cos(polar)], -1).reshape(
-        -1, 3
-    )
-    basis = harmonics(sphere, 16)
-    np.testing.assert_allclose((basis * weights[:, None]).T @ basis, np.eye(16), atol=1e-10)
-    np.testing.assert_allclose(
-        harmonics(np.eye(3), 4),
-        [[0.28209479, 0, 0, -0.48860251], [0.28209479, -0.48860251, 0, 0], [0.28209479, 0, 0.48860251, 0]],
-    )

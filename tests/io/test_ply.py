@@ -2,13 +2,14 @@
 
 import struct
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from animate4d.core.errors import AssetError
 from animate4d.core.splats import SplatCloud
-from animate4d.io.ply import is_splat_ply, read_ply, read_splat_ply, write_splat_ply
+from animate4d.io.ply import is_splat_ply, read_ply, read_splat_ply, splats_of, write_splat_ply
 
 ROWS = [(0.0, 0.5, -1.0, 255), (1.0, 0.0, 0.0, 7), (0.0, 1.0, 0.25, 0), (3.0, 2.0, 1.0, 9)]
 TRIANGLES = [[0, 1, 2], [1, 2, 3]]
@@ -140,22 +141,52 @@ def test_opacities_of_zero_and_one_stay_finite(tmp_path):
     np.testing.assert_allclose(read_splat_ply(path).opacities, [0, 1], atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "value"), [("means", np.nan), ("scales", np.inf), ("sh", np.nan)])
-def test_splats_that_are_not_finite_are_named(tmp_path, name, value):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("means", np.nan), ("scales", np.inf), ("sh", np.nan), ("quats", np.inf), ("opacities", np.nan)],
+)
+def test_splats_that_are_not_finite_are_left_out_and_counted(tmp_path, name, value):
     path = tmp_path / "splats.ply"
-    original = cloud(1)
+    original = cloud(4)
     getattr(original, name)[3] = value
     write_splat_ply(path, original)
-    with pytest.raises(AssetError, match=f"1 splats have {name}"):
+    file = splats_of(read_ply(path))
+    assert file.warnings == ("1 of 50 splats hold NaN or infinite numbers: left out",)
+    np.testing.assert_allclose(file.cloud.means, np.delete(original.means, 3, axis=0))
+    getattr(original, name)[:26] = value
+    write_splat_ply(path, original)
+    with pytest.raises(AssetError, match="26 of 50 splats hold NaN"):
         read_splat_ply(path)
+
+
+def test_scales_that_overflow_count_as_not_finite(tmp_path):
+    path = tmp_path / "splats.ply"
+    write_splat_ply(path, cloud(1))
+    data = bytearray(path.read_bytes())
+    data[-28:-24] = struct.pack("<f", 90.0)
+    path.write_bytes(data)
+    assert "1 of 50" in splats_of(read_ply(path)).warnings[0]
+
+
+def test_up_axis_is_that_of_captures_unless_noted(tmp_path):
+    path = tmp_path / "splats.ply"
+    for noted, expected in ((None, "-y"), ("y", "y"), ("z", "z"), ("-y", "-y")):
+        write_splat_ply(path, cloud(1), up=noted)
+        assert splats_of(read_ply(path)).up == expected
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+def test_tiny_and_huge_splats_survive(tmp_path, scale):
+    original = cloud(1)
+    original = replace(original, means=original.means * np.float32(scale), scales=original.scales * np.float32(scale))
+    write_splat_ply(tmp_path / "splats.ply", original)
+    again = read_splat_ply(tmp_path / "splats.ply")
+    np.testing.assert_allclose(again.scales, original.scales, rtol=1e-5)
+    np.testing.assert_allclose(again.means, original.means, rtol=1e-6)
 
 
 def test_other_plys_are_not_splats(tmp_path):
     path = tmp_path / "mesh.ply"
     path.write_bytes(mesh_bytes("ascii", TRIANGLES))
     with pytest.raises(AssetError, match="no Gaussian splats"):
-        read_splat_ply(path)
-    header = b"ply\nformat binary_little_endian 1.0\nelement chunk 1\nproperty float min_x\nend_header\n"
-    path.write_bytes(header + struct.pack("<f", 1.0))
-    with pytest.raises(AssetError, match="compressed splat PLY"):
         read_splat_ply(path)

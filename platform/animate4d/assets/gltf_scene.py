@@ -15,10 +15,11 @@ from scipy.sparse import csr_matrix
 
 from animate4d.assets.gltf_materials import MaterialReader
 from animate4d.assets.parts import Part
-from animate4d.assets.pose import Clip, NodeTree, read_clip
+from animate4d.assets.pose import Clip, NodeTree, drawn_nodes, read_clip
 from animate4d.core.errors import AssetError
 from animate4d.core.mesh import Material
 from animate4d.io.gltf import GltfDocument, is_surface, read_accessor, read_primitive
+from animate4d.io.splat_glb import is_splat_primitive
 
 MAX_VERTICES = 10_000_000
 """Most vertices of a scene after instancing: one small file can draw one mesh from thousands of nodes."""
@@ -112,12 +113,13 @@ class GltfScene:
         rows, columns, weights = [], [], []
         self._rest_weights: dict[int, np.ndarray] = {}
         count = face_count = 0
-        for node in self._drawn_nodes():
+        for node in drawn_nodes(self.document, self._tree):
             mesh_number = self.document.json["nodes"][node]["mesh"]
             mesh = self.document.item("meshes", mesh_number)
             for number, primitive in enumerate(mesh["primitives"]):
                 if not is_surface(primitive):
-                    self.warnings.append(f"meshes[{mesh_number}].primitives[{number}] is points or lines: left out")
+                    kind = "Gaussian splats beside triangles" if is_splat_primitive(primitive) else "points or lines"
+                    self.warnings.append(f"meshes[{mesh_number}].primitives[{number}] is {kind}: left out")
                     continue
                 arrays = self._primitive(mesh_number, number, primitive)
                 points, triangles = arrays["POSITION"], arrays["indices"]
@@ -165,25 +167,6 @@ class GltfScene:
         self.materials: tuple[Material, ...] = tuple(reader.materials)
         self.part_of_vertex = np.repeat(np.arange(len(parts), dtype=np.int32), [part.vertex_count for part in parts])
         self.parts = self._turn_mirrored(parts)
-
-    def _drawn_nodes(self) -> list[int]:
-        """Return the nodes with a mesh in the default scene, depth first."""
-        scenes = self.document.json.get("scenes", [])
-        if scenes:
-            roots = self.document.item("scenes", self.document.json.get("scene", 0)).get("nodes", [])
-        else:
-            roots = self._tree.roots
-        nodes = self.document.json.get("nodes", [])
-        drawn: list[int] = []
-        seen: set[int] = set()
-        stack = list(reversed(roots))
-        while stack:
-            node = stack.pop()
-            if "mesh" in self.document.item("nodes", node) and node not in seen:
-                drawn.append(node)
-            seen.add(node)
-            stack.extend(reversed(nodes[node].get("children", [])))
-        return drawn
 
     def _primitive(self, mesh: int, number: int, primitive: dict[str, Any]) -> dict[str, np.ndarray]:
         if (mesh, number) not in self._primitives:

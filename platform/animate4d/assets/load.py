@@ -1,36 +1,38 @@
 """Any 3D model in: the format is told by content, the model is brought into the canonical frame.
 
-Up and front are those of the format (`normalise.Up`): glTF and OBJ are y-up facing +z; mesh PLY is z-up facing -y, as
-Blender writes it; 3DGS PLY is y-down unless its header holds `comment up y` or the like. An explicit `up` wins.
+Up and front are those of the format (`normalise.Up`): glTF, OBJ and SPZ are y-up facing +z; mesh PLY is z-up facing -y,
+as Blender writes it; `.splat` and 3DGS PLY are y-down, a PLY unless its header holds `comment up y` or the like. An
+explicit `up` wins.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from animate4d.assets.asset import AnimationClip, Asset, StillPoser
 from animate4d.assets.gltf_scene import GltfScene
-from animate4d.assets.normalise import UP_ROTATIONS, Up, sphere_similarity
+from animate4d.assets.normalise import UP_ROTATIONS, Up
 from animate4d.assets.obj import read_obj
 from animate4d.assets.ply_mesh import mesh_of
 from animate4d.assets.sniff import detect_format
-from animate4d.assets.splat_frame import splats_to_canonical
+from animate4d.assets.splat_asset import splat_asset
+from animate4d.assets.splat_scene import is_splat_scene, splats_of_scene
 from animate4d.core.errors import AssetError
 from animate4d.core.hashing import hash_file
 from animate4d.core.mesh import Mesh, Similarity
 from animate4d.io.gltf import read_gltf
-from animate4d.io.ply import PlyFile, is_splat_ply, read_ply, splats_of
-
-DRAWN_OPACITY = 1 / 255
-"""Splats fainter than this are not drawn by 3DGS renderers, so they do not count for the size of the object."""
+from animate4d.io.ply import is_splat_ply, read_ply, splats_of
+from animate4d.io.splat import read_splat
+from animate4d.io.spz import read_spz
 
 
 def load_asset(path: Path, *, clip: int | str | None = None, time: float = 0.0, up: Up | None = None) -> Asset:
-    """Read a 3D model: GLB, glTF, OBJ, mesh PLY or 3DGS PLY.
+    """Read a 3D model: GLB or glTF (triangles or Gaussian splats), OBJ, PLY (both), SPZ or SPLAT.
 
     Args:
         path: the file; siblings it names are read from its own folder only.
@@ -52,8 +54,10 @@ def load_asset(path: Path, *, clip: int | str | None = None, time: float = 0.0, 
                 asset = _load_gltf(path, up or "y")
             elif kind == "obj":
                 asset = _load_obj(path, up or "y")
-            else:
+            elif kind == "ply":
                 asset = _load_ply(path, up)
+            else:
+                asset = splat_asset(read_spz(path) if kind == "spz" else read_splat(path), up)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, struct.error) as error:
         # A hostile or broken file can hold the wrong kind of value in any of its fields.
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
@@ -63,6 +67,9 @@ def load_asset(path: Path, *, clip: int | str | None = None, time: float = 0.0, 
 
 def _load_gltf(path: Path, up: Up) -> Asset:
     document = read_gltf(path)
+    if is_splat_scene(document):
+        asset = splat_asset(splats_of_scene(document), up)
+        return replace(asset, source_sha256=_hash_files([path, *document.siblings]))
     scene = GltfScene(document)
     mesh = Mesh(
         vertices=np.zeros((len(scene.uv), 3), np.float32),
@@ -100,8 +107,8 @@ def _load_obj(path: Path, up: Up) -> Asset:
 
 def _load_ply(path: Path, up: Up | None) -> Asset:
     ply = read_ply(path)
-    if is_splat_ply(ply) or "chunk" in ply.elements:
-        return _load_splats(ply, up)
+    if is_splat_ply(ply):
+        return splat_asset(splats_of(ply), up)
     mesh = mesh_of(ply)
     return Asset(
         path=path,
@@ -109,23 +116,6 @@ def _load_ply(path: Path, up: Up | None) -> Asset:
         to_canonical=Similarity(rotation=UP_ROTATIONS[up or "z"]),
         source_sha256=hash_file(path),
         poser=StillPoser(mesh.vertices),
-    )
-
-
-def _load_splats(ply: PlyFile, up: Up | None) -> Asset:
-    splats = splats_of(ply)
-    noted = [axis for axis in UP_ROTATIONS if f"up {axis}" in ply.comments]
-    rotation = UP_ROTATIONS[up or (noted[0] if noted else "-y")]
-    drawn = splats.means[splats.opacities > DRAWN_OPACITY]
-    try:
-        similarity = sphere_similarity(drawn if len(drawn) else splats.means, rotation)
-    except ValueError as error:
-        raise AssetError(f"{ply.path}: the splats have no size that could be normalised ({error})") from error
-    return Asset(
-        path=ply.path,
-        splats=splats_to_canonical(splats, similarity),
-        to_canonical=similarity,
-        source_sha256=hash_file(ply.path),
     )
 
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from animate4d.core.mesh import Similarity
+from animate4d.io.splat_file import Up
 
 CANONICAL_RADIUS = 0.8
-
-Up = Literal["y", "z", "-y"]
-"""Which way is up in a file. "y": glTF and OBJ, front +z. "z": Blender and mesh PLY, front -y. "-y": captured splats,
-front -z (x right, y down, z away from the viewer)."""
 
 UP_ROTATIONS: dict[Up, np.ndarray] = {
     "y": np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]),

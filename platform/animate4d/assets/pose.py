@@ -71,6 +71,22 @@ class NodeTree:
         return result
 
 
+def drawn_nodes(document: GltfDocument, tree: NodeTree) -> list[int]:
+    """Return the nodes with a mesh in the default scene, depth first."""
+    scenes = document.json.get("scenes", [])
+    roots = document.item("scenes", document.json.get("scene", 0)).get("nodes", []) if scenes else tree.roots
+    drawn: list[int] = []
+    seen: set[int] = set()
+    stack = list(reversed(roots))
+    while stack:
+        node = stack.pop()
+        if "mesh" in document.item("nodes", node) and node not in seen:
+            drawn.append(node)
+        seen.add(node)
+        stack.extend(reversed(tree.children[node]))
+    return drawn
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Track:
     """Keyframes of one property of C nodes that share their key times.

@@ -8,10 +8,12 @@ from typing import Literal
 
 from animate4d.core.errors import AssetError
 from animate4d.io.resources import read_bytes
+from animate4d.io.splat import looks_like_splats
+from animate4d.io.spz import GZIP, is_spz
 
-Format = Literal["gltf", "ply", "obj"]
+Format = Literal["gltf", "ply", "obj", "spz", "splat"]
 
-READABLE = "GLB, glTF, OBJ (with MTL) and PLY (mesh or Gaussian splats)"
+READABLE = "GLB, glTF, OBJ (with MTL), PLY, SPZ or SPLAT"
 
 _HEAD_BYTES = 1 << 16
 
@@ -20,7 +22,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "a JPEG image"),
     (b"GIF8", "a GIF image"),
     (b"PK\x03\x04", "a ZIP archive (unpack it first; a .usdz is one too)"),
-    (b"\x1f\x8b", "a gzip file (unpack it first; a .spz is one too)"),
+    (GZIP, "a gzip file (unpack it first)"),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive (unpack it first)"),
     (b"Kaydara FBX Binary", "an FBX model (export it as GLB)"),
     (b"BLENDER", "a Blender file (export it as GLB)"),
@@ -45,6 +47,10 @@ def detect_format(path: Path) -> Format:
         return "gltf"
     if re.match(rb"ply\s", head):
         return "ply"
+    if is_spz(head):
+        return "spz"
+    if looks_like_splats(head) and not _is_text(head):
+        return "splat"
     for signature, what in _SIGNATURES:
         if head.startswith(signature):
             raise _foreign(path, what)
@@ -61,8 +67,8 @@ def detect_format(path: Path) -> Format:
 
 def _foreign(path: Path, what: str) -> AssetError:
     suffix = path.suffix.lstrip(".").upper()
-    expected = {"GLB": "not a GLB", "GLTF": "not a glTF", "OBJ": "not an OBJ", "PLY": "not a PLY"}
-    contrast = expected.get(suffix, "not a 3D model that can be read")
+    names = {"GLB": "a GLB", "GLTF": "a glTF", "OBJ": "an OBJ", "PLY": "a PLY", "SPZ": "an SPZ", "SPLAT": "a SPLAT"}
+    contrast = f"not {names.get(suffix, 'a 3D model that can be read')}"
     return AssetError(f"{path}: this is {what}, {contrast}; give one of {READABLE}")
 
 

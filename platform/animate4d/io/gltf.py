@@ -25,6 +25,7 @@ MAX_SPARE_BYTES, MAX_EXPANSION = 128 << 20, 16
 SUPPORTED_EXTENSIONS = frozenset(
     {
         "KHR_draco_mesh_compression",
+        "KHR_gaussian_splatting",
         "KHR_lights_punctual",
         "KHR_mesh_quantization",
         "KHR_texture_transform",

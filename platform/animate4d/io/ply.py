@@ -16,7 +16,9 @@ from animate4d.core.errors import AssetError
 from animate4d.core.splats import SplatCloud
 from animate4d.io.atomic import write_bytes
 from animate4d.io.ply_body import BYTE_ORDERS, AsciiBody, BinaryBody, PlyElement, PlyList
+from animate4d.io.ply_packed import unpack_splats
 from animate4d.io.resources import read_bytes
+from animate4d.io.splat_file import UP_AXES, SplatFile, check_count, sound_splats
 
 MAX_HEADER_BYTES = 1 << 18
 """A 3DGS header has some 70 lines; 256 kB leaves room for long comments."""
@@ -72,30 +74,50 @@ def read_ply(path: Path) -> PlyFile:
 
 
 def is_splat_ply(ply: PlyFile) -> bool:
-    """Whether the vertices carry the properties of 3D Gaussian splatting (never told by the file name)."""
-    names = ply.elements.get("vertex", np.zeros(0)).dtype.names or ()
-    return {"f_dc_0", "opacity", "scale_0", "rot_0"} <= set(names)
+    """Whether the vertices carry the properties of 3D Gaussian splatting, plain or compressed (never told by name)."""
+    names = set(ply.elements.get("vertex", np.zeros(0)).dtype.names or ())
+    return {"f_dc_0", "opacity", "scale_0", "rot_0"} <= names or "packed_position" in names
 
 
 def read_splat_ply(path: Path) -> SplatCloud:
-    """Read a 3DGS PLY into linear units.
+    """Read a 3DGS PLY, plain or compressed, into linear units.
 
     Raises:
-        AssetError: not a splat file, no splats, or values that are not finite.
+        AssetError: not a splat file, no splats, or most of them not finite.
     """
-    return splats_of(read_ply(path))
+    return splats_of(read_ply(path)).cloud
 
 
-def splats_of(ply: PlyFile) -> SplatCloud:
-    """Turn the vertices of a parsed 3DGS PLY into a cloud; see `read_splat_ply`."""
+def splats_of(ply: PlyFile) -> SplatFile:
+    """Turn the vertices of a parsed 3DGS PLY into a cloud; see `read_splat_ply`.
+
+    The frame is y-down unless a header comment says otherwise ("up y", as `write_splat_ply` notes).
+    """
     path = ply.path
-    if "chunk" in ply.elements:
-        raise AssetError(f"{path}: this is a compressed splat PLY; convert it to a plain 3DGS PLY first")
     if not is_splat_ply(ply):
         raise AssetError(f"{path}: this PLY holds no Gaussian splats (no f_dc, opacity, scale, rot properties)")
-    rows = ply.elements["vertex"]
-    if len(rows) == 0:
-        raise AssetError(f"{path}: this splat PLY holds no splats")
+    check_count(path, len(ply.elements["vertex"]))
+    if "packed_position" in (ply.elements["vertex"].dtype.names or ()):
+        if "chunk" not in ply.elements:
+            raise AssetError(f"{path}: this compressed splat PLY has no element chunk; export it again")
+        values = unpack_splats(path, ply.elements)
+    else:
+        values = _plain_splats(path, ply.elements["vertex"])
+    with np.errstate(over="ignore"):
+        scales = np.exp(values["log_scales"])
+    return sound_splats(
+        path,
+        means=values["means"],
+        quats=values["quats"],
+        scales=scales,
+        opacities=values["opacities"],
+        sh=values["sh"],
+        up=next((axis for axis in UP_AXES if f"up {axis}" in ply.comments), "-y"),
+    )
+
+
+def _plain_splats(path: Path, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what `ply_packed.unpack_splats` does."""
     names = set(rows.dtype.names or ())
     rest = sorted((name for name in names if re.fullmatch(r"f_rest_\d+", name)), key=lambda name: int(name[7:]))
     if len(rest) not in (0, 9, 24, 45):
@@ -106,28 +128,23 @@ def splats_of(ply: PlyFile) -> SplatCloud:
         raise AssetError(f"{path}: this splat PLY lacks the properties {', '.join(absent)}")
 
     def columns(*wanted: str) -> np.ndarray:
-        return np.stack([rows[name].astype(np.float64) for name in wanted], axis=1)
+        table = np.empty((len(rows), len(wanted)), np.float32)
+        for column, name in enumerate(wanted):
+            table[:, column] = rows[name]
+        return table
 
-    quats = columns("rot_0", "rot_1", "rot_2", "rot_3")
-    length = np.linalg.norm(quats, axis=1, keepdims=True)
-    sh = columns("f_dc_0", "f_dc_1", "f_dc_2")[:, None, :]
+    sh = columns("f_dc_0", "f_dc_1", "f_dc_2")[:, None]
     if rest:
-        higher = columns(*rest).reshape(len(rows), 3, -1).transpose(0, 2, 1)
-        sh = np.concatenate([sh, higher], axis=1)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        arrays = {
-            "means": columns("x", "y", "z"),
-            "quats": np.where(length > 0, quats / length, [1.0, 0.0, 0.0, 0.0]),
-            "scales": np.exp(columns("scale_0", "scale_1", "scale_2")),
-            "opacities": 1.0 / (1.0 + np.exp(-rows["opacity"].astype(np.float64))),
-            "sh": sh,
-        }
-        arrays = {name: values.astype(np.float32) for name, values in arrays.items()}
-    for name, values in arrays.items():
-        if not np.isfinite(values).all():
-            bad = int((~np.isfinite(values)).reshape(len(rows), -1).any(1).sum())
-            raise AssetError(f"{path}: {bad} splats have {name} that are not finite; clean and re-export the file")
-    return SplatCloud(**arrays)
+        sh = np.concatenate([sh, columns(*rest).reshape(len(rows), 3, -1).transpose(0, 2, 1)], axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        opacities = 1.0 / (1.0 + np.exp(-columns("opacity")[:, 0]))
+    return {
+        "means": columns("x", "y", "z"),
+        "quats": columns("rot_0", "rot_1", "rot_2", "rot_3"),
+        "log_scales": columns("scale_0", "scale_1", "scale_2"),
+        "opacities": opacities,
+        "sh": sh,
+    }
 
 
 def write_splat_ply(path: Path, splats: SplatCloud, *, up: str | None = None) -> None:
@@ -147,14 +164,14 @@ def write_splat_ply(path: Path, splats: SplatCloud, *, up: str | None = None) ->
         (("f_dc_0", "f_dc_1", "f_dc_2"), splats.sh[:, 0]),
         (tuple(f"f_rest_{k}" for k in range(3 * (coefficients - 1))), rest),
         (("opacity",), np.log(opacities / (1 - opacities))[:, None]),
-        (("scale_0", "scale_1", "scale_2"), np.log(np.maximum(splats.scales.astype(np.float64), 1e-12))),
+        (("scale_0", "scale_1", "scale_2"), np.log(np.maximum(splats.scales, np.finfo(np.float32).tiny))),
         (("rot_0", "rot_1", "rot_2", "rot_3"), splats.quats),
     ]
     names = [name for group, _ in columns for name in group]
     header = ["ply", "format binary_little_endian 1.0", *([f"comment up {up}"] if up else [])]
     header.append(f"element vertex {count}")
     header += [f"property float {name}" for name in names] + ["end_header", ""]
-    table = np.concatenate([np.asarray(values, np.float64) for _, values in columns], axis=1).astype("<f4")
+    table = np.concatenate([np.asarray(values, "<f4") for _, values in columns], axis=1)
     write_bytes(Path(path), "\n".join(header).encode() + table.tobytes())
 
 
