@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ class Batch:
 
 
 class Stream:
-    """Batches that are a function of the cursor and the rank; `hook` sees the position before each."""
+    """Batches of samples dealt out as in `data.order`; a sample is a function of its place. `hook` sees the step."""
 
     def __init__(self, rank=0, world=1, batch=4, hook=None):
         self.rank, self.world, self.batch, self.hook = rank, world, batch, hook
@@ -41,9 +42,10 @@ class Stream:
         while True:
             if self.hook:
                 self.hook(self, position // (self.batch * self.world))
-            generator = torch.Generator().manual_seed(position * 10 + self.rank)
+            first = position + self.rank * self.batch
+            samples = [torch.Generator().manual_seed(first + offset) for offset in range(self.batch)]
             position += self.batch * self.world
-            yield Batch(torch.randn(self.batch, 6, generator=generator)), Cursor(0, position)
+            yield Batch(torch.stack([torch.randn(6, generator=sample) for sample in samples])), Cursor(0, position)
 
 
 def objective(model, batch, generator):
@@ -65,7 +67,13 @@ def draw(model, path: Path):
     Image.new("RGB", (8, 8)).save(path)
 
 
-def parts_maker(hook=None, loss=objective):
+def validate(model):
+    assert not model.training
+    torch.randn(3)  # as above
+    return {"val_loss": float(sum(weight.square().sum() for weight in model.parameters()))}
+
+
+def parts_maker(hook=None, loss=objective, validate=validate):
     """Build a `make_parts` that also Ray's workers can run: they cannot import this file, so it travels by value."""
     from ray import cloudpickle
 
@@ -76,8 +84,9 @@ def parts_maker(hook=None, loss=objective):
         return Parts(
             model=nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 6)),
             objective=loss,
-            stream=Stream(rank, world, config.recipe().optimizer.batch_size // world, hook),
+            stream=Stream(rank, world, config.recipe().optimizer.batch_size // (world * config.recipe().optimizer.accumulate), hook),
             draw=draw,
+            validate=validate,
             export=export,
         )
 
@@ -107,15 +116,26 @@ def process_group(tmp_path_factory):
 def run_loop(process_group):
     """Run the loop with the stand-in in this process: (out, steps, hook, changed settings) -> Outcome."""
 
-    def run(out: Path, steps: int, hook=None, loss=objective, warmup=5, **changes):
+    def run(out: Path, steps: int, hook=None, loss=objective, validate=validate, warmup=5, **changes):
         out.mkdir(exist_ok=True)
         torch.manual_seed(0)
-        settings = {"checkpoint_every": 5, "keep": 3, "sample_every": 4, "log_every": 1} | changes
+        settings = {"checkpoint_every": 5, "keep": 3, "sample_every": 4, "validate_every": 6, "log_every": 1} | changes
+        accumulate = settings.pop("accumulate", 1)
         config = LoopConfig(
-            out=out, optimizer=OptimizerConfig(warmup=warmup), steps=steps, resolved={"seed": 0}, seed=0, **settings
+            out=out,
+            optimizer=OptimizerConfig(warmup=warmup, accumulate=accumulate),
+            steps=steps,
+            resolved={"seed": 0, "workers": 1},
+            seed=0,
+            **settings,
         )
-        parts = parts_maker(hook, loss)(TrainConfig(data=Path("none")), 0, 1)
-        return Loop(config, parts, process_group, lambda row: None).run()
+        parts = parts_maker(hook, loss, validate)(TrainConfig(data=Path("none"), accumulate=accumulate), 0, 1)
+        try:
+            return Loop(config, parts, process_group, lambda row: None).run()
+        finally:  # a process that dies takes its writing threads along; here they would meet the next run
+            for thread in threading.enumerate():
+                if thread.name.startswith("checkpoint"):
+                    thread.join()
 
     return run
 

@@ -12,7 +12,7 @@ import torch
 
 import animate4d
 from animate4d.core.errors import ClusterError, ConfigError, ShardError, TrainingError
-from animate4d.training.checkpoint import MARKER, checkpoint_folder, list_checkpoints, partial_folder, seal, step_of
+from animate4d.training.checkpoint import MARKER, STOP_FILE, checkpoint_folder, list_checkpoints, partial_folder, seal, step_of
 from animate4d.training.config import TrainConfig
 from animate4d.training.launch import open_run, resolve, train
 from animate4d.training.metrics_log import read_rows
@@ -92,6 +92,33 @@ def test_a_run_whose_worker_dies_ends_like_one_whose_workers_live(ray_cluster, t
     assert died.exists()
     assert_same_weights(tmp_path / "whole", tmp_path / "hurt")
     assert ear.steps == list(range(1, 13))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_other_numbers_of_workers_go_on_to_the_same_weights(ray_cluster, tmp_path, empty_shards, make_maker, capsys):
+    def loss(model, batch, generator):  # without noise: that is drawn per worker
+        return {"loss": (model(batch.x) - batch.x.flip(1)).square().mean()}
+
+    out = tmp_path / "changing"
+
+    def stop_at_five_and_nine(stream, step):
+        if stream.rank == 0 and step in (4, 8):
+            (out / STOP_FILE).touch()
+
+    common = {"data": empty_shards, "steps": 12, "validate_every": 0, "sample_every": 0}
+    train(TrainConfig(out=tmp_path / "whole", **common), make_parts=make_maker(loss=loss))
+    ear, parts = Ear(), make_maker(stop_at_five_and_nine, loss)
+    for workers, state in [(2, "stopped"), (1, "stopped"), (2, "finished")]:
+        config = TrainConfig(out=out, workers=workers, resume=True, **common)
+        assert train(config, [ear], make_parts=parts).state == state
+    said = capsys.readouterr().err
+    assert "step-000005 is of 2 workers: its state is dealt out to 1" in said
+    assert "step-000009 is of 1 workers: its state is dealt out to 2" in said
+    assert ear.steps == list(range(1, 13))
+    first, second = weights(tmp_path / "whole"), weights(out)
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.ray
@@ -201,12 +228,6 @@ def test_resume_refuses_other_settings_and_says_which(tmp_path, empty_shards):
     assert "seed (checkpoint 0, now 4)" in str(caught.value)
     assert "recipe.objective.flow (checkpoint" in str(caught.value)
     assert "now 0.75)" in str(caught.value)
-
-
-def test_resume_refuses_another_number_of_workers(tmp_path, empty_shards):
-    with_checkpoint(TrainConfig(data=empty_shards, out=tmp_path / "run"), 5)
-    with pytest.raises(ConfigError, match="give --workers 1"):
-        train(TrainConfig(data=empty_shards, out=tmp_path / "run", resume=True, workers=2))
 
 
 def test_resume_says_which_checkpoint_it_passes_over(tmp_path, empty_shards, capsys):

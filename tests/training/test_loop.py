@@ -75,25 +75,72 @@ def test_a_stopped_run_that_resumes_equals_one_that_was_not_stopped(run_loop, tm
     assert_same_end(tmp_path / "whole", out)
 
 
-def test_a_kill_while_saving_goes_back_to_the_checkpoint_before(run_loop, tmp_path, monkeypatch):
+@pytest.mark.parametrize("point", ["before_files", "after_files", "before_marker", "after_marker"])
+def test_a_disk_that_fills_while_saving_leaves_the_checkpoint_before(run_loop, tmp_path, monkeypatch, point):
     run_loop(tmp_path / "whole", STEPS)
-    out = tmp_path / "killed"
+    out = tmp_path / "full"
     with monkeypatch.context() as patch:
-
-        def die(partial, final):
-            if final.name == "step-000010":
-                raise Killed
-            from animate4d.training.checkpoint import seal
-
-            seal(partial, final)
-
-        patch.setattr("animate4d.training.snapshot.seal", die)
-        with pytest.raises(Killed):
-            run_loop(out, STEPS)
+        patch.setenv("ANIMATE4D_FAILPOINTS", f"save.{point}=full@2")
+        patch.setenv("ANIMATE4D_FAILPOINT_LOG", str(tmp_path / "passed"))
+        outcome = run_loop(out, STEPS)
+    assert (outcome.state, 10 <= outcome.step <= STEPS) == ("failed", True)
+    assert "No space left on device" in outcome.message
+    assert "--resume" in outcome.message
     assert [folder.name for folder in list_checkpoints(out)] == ["step-000005"]
+    assert not list((out / "checkpoints").glob(".*.partial"))
     run_loop(out, STEPS)
     assert_same_end(tmp_path / "whole", out)
-    assert not list((out / "checkpoints").glob(".*.partial"))
+
+
+def test_the_training_goes_on_while_a_checkpoint_is_written(run_loop, tmp_path, monkeypatch):
+    monkeypatch.setenv("ANIMATE4D_FAILPOINTS", "save.before_files=sleep:1")
+    seen = []
+    outcome = run_loop(
+        tmp_path / "run", 8, hook=lambda stream, step: seen.append((step, len(list_checkpoints(tmp_path / "run"))))
+    )
+    assert outcome.state == "finished"
+    assert (7, 0) in seen, "steps 5 to 7 were done before the checkpoint of step 5 was there"
+    assert [folder.name for folder in list_checkpoints(tmp_path / "run")] == ["step-000005", "step-000008"]
+
+
+def test_parts_of_a_batch_make_the_step_of_the_whole(run_loop, tmp_path):
+    def loss(model, batch, generator):
+        return {"loss": (model(batch.x) - batch.x.flip(1)).square().mean()}
+
+    ends = {}
+    for parts in (1, 2, 4):
+        run_loop(tmp_path / f"{parts}", STEPS, loss=loss, accumulate=parts)
+        ends[parts] = load_file(list_checkpoints(tmp_path / f"{parts}")[-1] / "model.safetensors")
+        rows = read_rows(tmp_path / f"{parts}" / "metrics.jsonl")
+        assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+        assert rows[-1]["loss"] == pytest.approx(read_rows(tmp_path / "1" / "metrics.jsonl")[-1]["loss"], rel=1e-4)
+    for parts in (2, 4):
+        for name, tensor in ends[1].items():
+            torch.testing.assert_close(ends[parts][name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_an_accumulating_run_that_is_killed_resumes_exactly(run_loop, tmp_path):
+    run_loop(tmp_path / "whole", STEPS, accumulate=2)
+    with pytest.raises(Killed):
+        run_loop(tmp_path / "killed", STEPS, accumulate=2, hook=kill_at(15))
+    run_loop(tmp_path / "killed", STEPS, accumulate=2)
+    assert_same_end(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_held_out_losses_are_logged_and_disturb_nothing(run_loop, tmp_path):
+    run_loop(tmp_path / "with", STEPS, validate_every=5)
+    run_loop(tmp_path / "without", STEPS, validate_every=0)
+    rows = read_rows(tmp_path / "with" / "metrics.jsonl")
+    assert [row["step"] for row in rows if "val_loss" in row] == [5, 10, 12]
+    assert_same_tensors(tmp_path / "with", tmp_path / "without")
+
+
+def test_held_out_clips_that_cannot_be_read_end_the_run_with_their_sentence(run_loop, tmp_path):
+    def complain(model):
+        raise ShardError("shard-000009.tar is gone")
+
+    outcome = run_loop(tmp_path / "run", STEPS, validate=complain)
+    assert (outcome.state, outcome.step, outcome.message) == ("failed", 6, "shard-000009.tar is gone")
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "unmarked"])

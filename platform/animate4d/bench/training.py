@@ -230,6 +230,7 @@ def run_our_loop(
             checkpoint_every=NEVER,
             keep=1,
             sample_every=0,
+            validate_every=0,
             log_every=1,
         )
         parts = Parts(
@@ -237,6 +238,7 @@ def run_our_loop(
             objective=plan.objective,
             stream=turns,
             draw=None,
+            validate=None,
             export=lambda model, folder, facts: None,
         )
         with suppress(EnoughSteps):

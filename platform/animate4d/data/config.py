@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from animate4d.core.errors import ConfigError
+from animate4d.data.split import Split
 from animate4d.tracks.build import check_tracker
 
 
@@ -18,6 +19,8 @@ class DataConfig:
     """Folder of shards with its index.json, as written by jobs/build_shards.py."""
     keep: Path | None = None
     """List of the samples to use, one key per line, such as keep.txt by jobs/curate_shards.py; default all."""
+    split: Split | None = None
+    """Side of the split by object to read; None reads both."""
     size: int = 64
     """Image side the model sees, pixels; larger shards are averaged down, smaller ones refused."""
     views: int = 4

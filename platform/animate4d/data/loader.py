@@ -70,6 +70,11 @@ class InProcessStream:
         self._reader = ItemReader(config, cache_bytes=config.cache_mb * 2**20)
         self.skipped = self._reader.skipped
 
+    @property
+    def epoch_items(self) -> int:
+        """Items per epoch over all ranks."""
+        return self._reader.order.epoch_items
+
     def batches(self, start: Cursor) -> Iterator[tuple[TrainingBatch, Cursor]]:
         """Yield batches; see `ClipStream.batches`."""
         return prefetched(lambda: self._batches(start), self._config.prefetch)

@@ -56,7 +56,7 @@ class ItemReader:
 
     def __init__(self, config: DataConfig, *, cache_bytes: int = 0) -> None:
         """Open the shards; raises ShardError or ConfigError where they do not fit."""
-        self.store = ShardStore(config.shards, cache_bytes=cache_bytes, keep=config.keep)
+        self.store = ShardStore(config.shards, cache_bytes=cache_bytes, keep=config.keep, split=config.split)
         self.decoder = ItemDecoder.open(config, self.store)
         self.order = self.decoder.order
         self.skipped: dict[str, str] = {}

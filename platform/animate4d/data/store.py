@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from animate4d.core.errors import ShardError
+from animate4d.data.split import Split
 from animate4d.io.shards import ShardInfo, iterate_shard, member_of, read_index
 
 READ_ATTEMPTS = 3
@@ -32,13 +33,16 @@ class ShardStore:
         keys: sample keys in index order; a sample's place in it is its number.
     """
 
-    def __init__(self, folder: Path, *, cache_bytes: int = 0, keep: Path | None = None) -> None:
-        """Open a folder; raises ShardError where index and shards disagree.
+    def __init__(
+        self, folder: Path, *, cache_bytes: int = 0, keep: Path | None = None, split: Split | None = None
+    ) -> None:
+        """Open a folder; raises ShardError where index and shards disagree, or nothing is left to read.
 
         Args:
             folder: of the shards.
             cache_bytes: hold everything in memory where the shards are no larger.
             keep: a list of the keys to use (see `read_keep_list`); the others are as if they were not there.
+            split: side of the split by object to use, of the kept samples.
         """
         self.folder = folder
         self._infos = read_index(folder)
@@ -48,7 +52,7 @@ class ShardStore:
         twice, count = Counter(key for key, _ in stored).most_common(1)[0]
         if count > 1:
             raise ShardError(f"{folder} holds sample {twice} twice: build the shards into an empty folder")
-        wanted = dict(stored) if keep is None else read_keep_list(keep, folder, dict(stored))
+        wanted = frozenset(kept_keys([key for key, _ in stored], folder, keep, split))
         self.keys = tuple(key for key, _ in stored if key in wanted)
         self._shards = [number for key, number in stored if key in wanted]
         for info in self._infos:
@@ -94,6 +98,22 @@ class ShardStore:
         missing = next((key for key in self.keys if key not in found), None)
         if missing is not None:
             raise ShardError(f"{self.folder}: the index names sample {missing}, which no shard holds: build them again")
+
+
+def kept_keys(stored: Sequence[str], folder: Path, keep: Path | None, split: Split | None) -> list[str]:
+    """Return the samples of a folder that a keep list and a side of the split leave, in stored order.
+
+    Raises:
+        ShardError: the list is unreadable, of other shards or empty, or the side of the split is.
+    """
+    wanted = frozenset(stored) if keep is None else read_keep_list(keep, folder, dict.fromkeys(stored))
+    keys = [key for key in stored if key in wanted]
+    if split is None:
+        return keys
+    chosen = split.choose(keys)
+    if not chosen:
+        raise ShardError(f"{folder} has too few objects to hold out {split.share:.0%} of them: none is left to read")
+    return chosen
 
 
 def read_keep_list(path: Path, folder: Path, stored: Mapping[str, object]) -> frozenset[str]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from animate4d.core.errors import ConfigError
+from animate4d.core.failpoint import failpoint
 from animate4d.core.hashing import hash_file
 from animate4d.io.atomic import sync_file, sync_folder, write_json
 
@@ -22,8 +24,12 @@ STOP_FILE = "stop-requested"
 """The driver writes it into the run folder to ask for a checkpoint and an orderly end."""
 STEP_NAME = re.compile(r"^step-(\d{6,})$")
 
-FREE_KEYS = ("job.", "steps")
-"""Settings that may differ between a checkpoint and the run that goes on from it: places, rhythms, names, the goal."""
+FREE_KEYS = ("job.", "steps", "workers")
+"""Settings that may differ between a checkpoint and the run that goes on from it: places, rhythms, names, the goal, and
+the number of workers, for which the optimiser's state is dealt out anew (`resharding`)."""
+
+Entries = dict[str, dict[str, Any]]
+"""File -> its size ("bytes") and "sha256"."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,29 +70,38 @@ def list_checkpoints(out: Path) -> list[Path]:
     return sorted((entry for entry in folder.iterdir() if STEP_NAME.match(entry.name)), key=step_of)
 
 
-def seal(partial: Path, final: Path) -> None:
-    """Make a fully written folder a checkpoint: fsync every file, write the marker, rename. Reads every byte once.
+def describe(folder: Path, names: Iterable[str]) -> Entries:
+    """Make finished files survive a power cut and return their sizes and hashes. Reads every byte once."""
+    for name in names:
+        sync_file(folder / name)
+    return {name: {"bytes": (folder / name).stat().st_size, "sha256": hash_file(folder / name)} for name in names}
 
-    A damaged checkpoint of the same name is replaced.
+
+def seal(partial: Path, final: Path, described: Entries | None = None) -> None:
+    """Make a fully written folder a checkpoint: write the marker, rename.
+
+    Args:
+        partial: the folder.
+        final: its name as a checkpoint; a damaged checkpoint of that name is replaced.
+        described: what `describe` said of files; it is asked about all others.
     """
-    files = sorted(file for file in partial.rglob("*") if file.is_file())
-    for file in files:
-        sync_file(file)
-    entries = {
-        file.relative_to(partial).as_posix(): {"bytes": file.stat().st_size, "sha256": hash_file(file)}
-        for file in files
-    }
+    known = described or {}
+    names = sorted(file.relative_to(partial).as_posix() for file in partial.rglob("*") if file.is_file())
+    entries = known | describe(partial, [name for name in names if name not in known])
+    failpoint("save.before_marker")
     write_json(partial / MARKER, {"step": step_of(final), "files": entries})
+    failpoint("save.after_marker")
     if final.exists():
         shutil.rmtree(final)
     partial.rename(final)
     sync_folder(final.parent)
+    failpoint("save.after_rename")
 
 
 def fault(folder: Path) -> str | None:
     """Return what is wrong with a checkpoint in one clause, or None if every byte is as it was written."""
     try:
-        files: dict[str, dict[str, Any]] = json.loads((folder / MARKER).read_text())["files"]
+        files: Entries = json.loads((folder / MARKER).read_text())["files"]
     except FileNotFoundError:
         return f"it has no {MARKER}, so its writing was cut short"
     except (ValueError, KeyError, TypeError):
@@ -143,11 +158,6 @@ def check_same_run(folder: Path, wanted: dict[str, Any]) -> None:
     ]
     if not differing:
         return
-    if [key.split(" ")[0] for key in differing] == ["workers"]:
-        raise ConfigError(
-            f"cannot resume from {folder.name}: {old['workers']} workers wrote it and its optimiser state does not fit "
-            f"{new['workers']}: give --workers {old['workers']}, or start another --out with --init MODEL_FOLDER"
-        )
     raise ConfigError(
         f"cannot resume from {folder.name}: other settings: {', '.join(differing)}; "
         "give the settings of the first run, or another --out"

@@ -25,6 +25,10 @@ FRAME_STRIDE = {"smoke": 2, "small": 1, "paper": 1, "paper_sd21": 1}
 """Every how many of the 16 frames that shards store the model sees one."""
 
 
+HELD_OUT = "held-out.txt"
+"""File in the run folder with the keys of the clips that are not trained on; absent where there are none."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelChanges:
     """What to change in the preset's network. A part left out is the preset's."""
@@ -54,6 +58,9 @@ class TrainConfig:
 
     data: Path
     """Folder of shards that `jobs/build_shards.py` wrote."""
+    held_out: float = 0.1
+    """Share of the objects, rounded down, that training never sees: validation loss and sample grids are of them. Their
+    clips are listed in held-out.txt of the run folder."""
     keep_list: Path | None = None
     """List of the clips to train on, one key per line, as written by `jobs/curate_shards.py`; default all."""
     out: Path = Path("runs/train")
@@ -70,7 +77,13 @@ class TrainConfig:
     steps: int | None = None
     """Optimiser steps (smoke 1000, small 20000, paper 144000)."""
     batch_size: int | None = None
-    """Clips per step over all workers (smoke 4, small 8, paper 16)."""
+    """Clips per optimiser step over all workers (smoke 4, small 8, paper 16)."""
+    accumulate: int | None = None
+    """Parts in which a step's clips pass the network one after the other, to save memory (1)."""
+    clip: float | None = None
+    """Largest norm of the gradient; what is larger is scaled down to it (1)."""
+    weight_decay: float | None = None
+    """AdamW's weight decay (0.01)."""
     learning_rate: float | None = None
     """AdamW's peak rate (smoke 0.002, small 0.0005, paper 1e-6)."""
     warmup: int | None = None
@@ -115,6 +128,10 @@ class TrainConfig:
     """Newest checkpoints kept."""
     sample_every: int = 200
     """Steps between sample grids; 0 draws none."""
+    validate_every: int = 200
+    """Steps between validation losses; 0 computes none."""
+    validate_clips: int = 32
+    """Held-out clips, of four views each, that a validation loss is the mean of."""
     log_every: int = 1
     """Steps between lines of metrics.jsonl."""
     max_failures: int = 2
@@ -134,6 +151,8 @@ class TrainConfig:
             "keep": 1,
             "log_every": 1,
             "sample_every": 0,
+            "validate_every": 0,
+            "validate_clips": 1,
             "max_failures": 0,
             "seed": 0,
         } | ({} if self.steps is None else {"steps": 1})
@@ -147,16 +166,22 @@ class TrainConfig:
             ("warmup", self.warmup is None or self.warmup >= 0, ">= 0"),
             ("ema", self.ema is None or 0 <= self.ema < 1, "in [0, 1)"),
             ("batch_size", self.batch_size is None or self.batch_size >= 1, ">= 1"),
+            ("accumulate", self.accumulate is None or self.accumulate >= 1, ">= 1"),
+            ("clip", self.clip is None or self.clip > 0, "above 0"),
+            ("weight_decay", self.weight_decay is None or 0 <= self.weight_decay < 1, "in [0, 1)"),
+            ("held_out", 0 <= self.held_out <= 0.5, "from 0 to 0.5"),
         ]:
             if not good:
                 raise ConfigError(f"{name} is {getattr(self, name)}: give a number {wanted}")
         if self.network().codec == "pixels" and self.latents is not None and self.init is None:
             raise ConfigError(f"latents: preset {self.preset} has the lossless codec pixels: leave --latents out")
         check_tracker(self.tracker, self.tracker_checkpoint)
-        batch = self.recipe().optimizer.batch_size
-        if batch % self.workers:
+        optimizer = self.recipe().optimizer
+        if optimizer.batch_size % (self.workers * optimizer.accumulate):
+            times = f" in {optimizer.accumulate} parts" if optimizer.accumulate > 1 else ""
             raise ConfigError(
-                f"batch_size is {batch} for {self.workers} workers: give --batch-size a multiple of --workers"
+                f"batch_size is {optimizer.batch_size} for {self.workers} workers{times}: "
+                "give --batch-size a multiple of --workers times --accumulate"
             )
 
     @property
@@ -177,11 +202,12 @@ class TrainConfig:
         base = RECIPES[self.preset]()
         return replace(
             base,
-            optimizer=overridden(base.optimizer, self, ("batch_size", "learning_rate", "warmup", "ema")),
+            optimizer=overridden(base.optimizer, self, OPTIMIZER_FIELDS),
             objective=overridden(base.objective, self, OBJECTIVE_FIELDS),
         )
 
 
+OPTIMIZER_FIELDS = ("batch_size", "accumulate", "learning_rate", "weight_decay", "warmup", "clip", "ema")
 OBJECTIVE_FIELDS = ("correspondence", "position", "flow", "first_frame_noise", "first_frame_noise_max")
 
 

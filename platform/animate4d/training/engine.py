@@ -7,9 +7,11 @@ Nothing is compiled at run time.
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,7 +45,7 @@ def start_engine(module: LossModule, recipe: OptimizerConfig, micro_batch: int, 
     Args:
         module: already on its device.
         recipe: the optimiser's numbers.
-        micro_batch: clips of this worker per step.
+        micro_batch: clips of this worker that pass the network at a time.
         world: workers.
     """
     import deepspeed
@@ -67,7 +69,7 @@ def deepspeed_config(recipe: OptimizerConfig, micro_batch: int, world: int) -> d
     """Return DeepSpeed's own configuration."""
     return {
         "train_micro_batch_size_per_gpu": micro_batch,
-        "gradient_accumulation_steps": 1,
+        "gradient_accumulation_steps": recipe.accumulate,
         "gradient_clipping": recipe.clip if world > 1 else 0.0,
         "zero_optimization": {"stage": 1 if world > 1 else 0},
         "zero_allow_untested_optimizer": True,
@@ -100,7 +102,10 @@ def set_learning_rate(engine: Any, rate: float) -> None:
 
 
 def optimizer_step(engine: Any, clip: float) -> float:
-    """Clip the gradients, change the weights, forget the gradients; return the norm before clipping."""
+    """Clip the gradients, change the weights, forget the gradients; return the norm before clipping.
+
+    Before it, every part of an accumulated step but the last ends with `engine.step()` alone, which counts it.
+    """
     if engine.zero_optimization_stage():
         engine.step()
         return float(engine.get_global_grad_norm())
@@ -108,3 +113,75 @@ def optimizer_step(engine: Any, clip: float) -> float:
     norm = nn.utils.clip_grad_norm_(weights, clip)
     engine.step()
     return float(norm)
+
+
+TAG = "deepspeed"
+"""Folder of DeepSpeed's files in a checkpoint."""
+
+
+def capture_engine(engine: Any, folder: Path) -> Iterator[tuple[str, Any]]:
+    """Yield (path in the checkpoint, content) of what DeepSpeed would save on this worker, copied to host memory.
+
+    Args:
+        engine: the engine; every worker must call.
+        folder: the checkpoint's; it must exist and gets DeepSpeed's empty folders.
+    """
+    own = engine.checkpoint_engine
+    engine.checkpoint_engine = holder = Holder()
+    try:
+        engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+    finally:
+        engine.checkpoint_engine = own
+    for script in folder.glob("*.py"):  # DeepSpeed's converter; the consolidated weights make it needless
+        script.unlink(missing_ok=True)
+    for path, content in holder.held.items():
+        yield Path(path).relative_to(folder).as_posix(), content
+
+
+class Holder:
+    """Stands in for DeepSpeed's checkpoint engine and keeps copies instead of writing files."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, Any] = {}
+
+    def save(self, state_dict: Any, path: str) -> None:
+        """Keep a copy."""
+        self.held[path] = copy_to_host(state_dict)
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Make a folder."""
+        Path(path).mkdir(parents=True, exist_ok=exist_ok)
+
+    def create(self, info: Any) -> None:
+        """Do nothing: there is no file yet."""
+
+    def commit(self, info: Any) -> bool:
+        """Say that all is well."""
+        return True
+
+    def is_decoupled(self) -> bool:
+        """Return False: for DeepSpeed, saving is over when `save` returns."""
+        return False
+
+
+def copy_to_host(value: Any) -> Any:
+    """Return a deep copy with every tensor on the CPU; views become tensors of their own."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        copied = copy.copy(value)
+        copied.update((key, copy_to_host(inner)) for key, inner in value.items())
+        return copied
+    if type(value) in (list, tuple):
+        return type(value)(copy_to_host(inner) for inner in value)
+    return copy.deepcopy(value)
+
+
+def load_engine(engine: Any, folder: Path) -> None:
+    """Bring back what DeepSpeed saved with as many workers; check the folder's hashes first."""
+    engine.load_checkpoint(str(folder), tag=TAG)
+
+
+def load_trusted(path: Path) -> Any:
+    """Read one of DeepSpeed's files, a pickle: only from a checkpoint of our own whose hashes were checked."""
+    return torch.load(path, map_location="cpu", weights_only=False)

@@ -6,6 +6,7 @@ is away, never holds the training up.
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import sys
@@ -21,10 +22,12 @@ from animate4d.compute.paths import durable_path, input_path
 from animate4d.compute.session import ray_session
 from animate4d.core.errors import ClusterError, ConfigError, ShardError, TrainingError
 from animate4d.core.hashing import hash_file, hash_json
+from animate4d.data.split import Split
+from animate4d.data.store import kept_keys
 from animate4d.io.atomic import write_json, write_text
 from animate4d.io.shards import read_index
 from animate4d.training.checkpoint import STOP_FILE, check_same_run, list_checkpoints, newest_sound, step_of
-from animate4d.training.config import TrainConfig
+from animate4d.training.config import HELD_OUT, TrainConfig
 from animate4d.training.metrics_log import NAME as METRICS
 from animate4d.training.metrics_log import MetricsTail, read_rows
 from animate4d.training.observers import TrainObserver, TrainResult, TrainStart
@@ -102,7 +105,8 @@ def resolve(config: TrainConfig) -> dict[str, Any]:
     job["tracker_checkpoint"] = config.tracker_checkpoint and str(config.tracker_checkpoint)
     job["execution"] = asdict(config.execution)
     job["latents"] = config.latents and str(config.latents)
-    rhythm = ("threads", "checkpoint_every", "keep", "sample_every", "log_every", "max_failures")
+    rhythm = ("threads", "checkpoint_every", "keep", "sample_every", "validate_every", "validate_clips")
+    rhythm += ("log_every", "max_failures")
     return {
         "preset": config.preset,
         "model": config.network().to_json(),
@@ -118,6 +122,7 @@ def resolve(config: TrainConfig) -> dict[str, Any]:
             "clips": sum(info.samples for info in infos),
             "shards": len(infos),
             "sha256": hash_json([info.sha256 for info in infos]),
+            "held_out": config.held_out,
             **({} if config.keep_list is None else {"keep_list": kept_hash(config.keep_list)}),
         },
         "job": job | {name: getattr(config, name) for name in rhythm},
@@ -175,13 +180,34 @@ def open_run(config: TrainConfig, resolved: dict[str, Any]) -> int:
             sys.stderr.write(f"warning: {sentence}; going on from {found.folder.name}\n")
         check_same_run(found.folder, resolved)
         step = step_of(found.folder)
+        wrote = json.loads((found.folder / "config.json").read_text())["workers"]
+        if wrote != config.workers:
+            sys.stderr.write(f"{found.folder.name} is of {wrote} workers: its state is dealt out to {config.workers}\n")
     elif config.resume:
         sys.stderr.write(f"nothing to resume in {out}: starting at step 0\n")
     out.mkdir(parents=True, exist_ok=True)
     for name in (STOP_FILE, OUTCOME):
         (out / name).unlink(missing_ok=True)
+    hold_out(config)
     write_json(out / "config.json", resolved)
     return step
+
+
+def hold_out(config: TrainConfig) -> None:
+    """List the clips that training leaves out in the run folder, or say that there are too few objects for any.
+
+    Raises:
+        ShardError: keep list and shards do not fit.
+    """
+    stored = [key for info in read_index(config.data) for key in info.keys]
+    keys = kept_keys(stored, config.data, config.keep_list, None)
+    away = Split(share=config.held_out, part="held_out").choose(keys)
+    if away:
+        write_text(config.out / HELD_OUT, "".join(f"{key}\n" for key in away))
+        return
+    (config.out / HELD_OUT).unlink(missing_ok=True)
+    if config.held_out and config.validate_every:
+        sys.stderr.write(f"too few objects to hold out {config.held_out:.0%} of them: no validation loss\n")
 
 
 def placed_on_gpu(config: TrainConfig) -> bool:

@@ -24,6 +24,7 @@ from animate4d.training.group import Group
 from animate4d.training.metrics_log import MetricsLog, Row
 from animate4d.training.recipe import OptimizerConfig
 from animate4d.training.snapshot import load_snapshot, save_snapshot
+from animate4d.training.writer import CheckpointWriter
 
 
 class Stream(Protocol):
@@ -48,6 +49,7 @@ class Parts:
         objective: see `engine.Objective`.
         stream: this worker's batches.
         draw: (model, path) -> None writes a sample grid; None draws none.
+        validate: model -> losses on held-out clips, "val_loss" among them; None has none.
         export: (model, folder, facts) -> None writes the model folder.
     """
 
@@ -55,6 +57,7 @@ class Parts:
     objective: Objective
     stream: Stream
     draw: Callable[[nn.Module, Path], None] | None
+    validate: Callable[[nn.Module], dict[str, float]] | None
     export: Callable[[nn.Module, Path, dict[str, Any]], None]
 
 
@@ -70,6 +73,7 @@ class LoopConfig:
     checkpoint_every: int
     keep: int
     sample_every: int
+    validate_every: int
     log_every: int
 
 
@@ -105,7 +109,7 @@ class Loop:
         self.engine = start_engine(
             LossModule(self.model, parts.objective, group.device),
             config.optimizer,
-            config.optimizer.batch_size // group.world,
+            config.optimizer.batch_size // (group.world * config.optimizer.accumulate),
             world=group.world,
         )
         self.generator = torch.Generator().manual_seed(config.seed * 1000 + group.rank)
@@ -118,8 +122,10 @@ class Loop:
                 engine=self.engine,
                 ema=self.ema,
                 generator=self.generator,
+                seed=config.seed,
                 group=group,
             )
+        self.writer = CheckpointWriter(config.out, config.keep, group)
         self.log = MetricsLog(config.out, self.step) if group.rank == 0 else None
         self.pace = Pace()
 
@@ -127,34 +133,59 @@ class Loop:
         """Train until the last step, a stop request, or a failure that repeating cannot mend.
 
         Returns:
-            The same outcome on every worker.
+            The same outcome on every worker; the last checkpoint is whole, or the reason why not is the message.
         """
-        config = self.config
+        config, failure = self.config, ""
         batches = cast(Generator[tuple[Any, Cursor], None, None], self.parts.stream.batches(self.cursor))
         with closing(batches):
             while self.step < config.steps:
-                terms, stop, failure = self.forward(batches)
-                failure = failure or self.backward(terms["loss"])
-                # Kept, the graph's thousands of nodes lie scattered in the heap when the next activations come: a third
-                # more memory at the peak of `smoke` on a CPU.
-                terms = {name: term.detach() for name, term in terms.items()}
+                terms, stop, failure = self.train_step(batches)
+                scores: dict[str, float] = {}
+                if not failure and config.validate_every and self.due(config.validate_every):
+                    scores, failure = self.validate()
                 if failure:
-                    return Outcome(state="failed", step=self.step, message=failure)
-                if self.due(config.log_every) or stop:
-                    self.write_row(terms)
+                    break
+                if self.due(config.log_every) or stop or scores:
+                    self.write_row(terms, scores)
                 if self.due(config.checkpoint_every) or stop:
-                    shortage = self.save()
-                    if shortage:
-                        return Outcome(state="failed", step=self.step, message=shortage)
+                    failure = self.save()
+                    if failure:
+                        break
                 if config.sample_every and self.due(config.sample_every):
                     self.draw()
-                if stop and self.step < config.steps:
-                    return Outcome(state="stopped", step=self.step)
+                if stop:
+                    break
+            failure = self.writer.settle() or failure
+        if failure:
+            return Outcome(state="failed", step=self.step, message=failure)
+        if self.step < config.steps:
+            return Outcome(state="stopped", step=self.step)
         if self.group.rank == 0:
             with self.averaged():
                 self.parts.export(self.model, config.out / "model", {"step": self.step, "resolved": config.resolved})
         self.group.barrier()
         return Outcome(state="finished", step=self.step)
+
+    def train_step(self, batches: Iterator[tuple[Any, Cursor]]) -> tuple[dict[str, Tensor], bool, str]:
+        """Do one optimiser step on one batch, or on the sum of several.
+
+        Returns:
+            The mean terms, whether a stop was asked for, and what failed on any worker, or "".
+        """
+        parts, stop = self.config.optimizer.accumulate, False
+        means: dict[str, Tensor] = {}
+        for part in range(parts):
+            terms, asked, failure = self.forward(batches)
+            failure = failure or self.backward(terms["loss"], last=part == parts - 1)
+            stop = stop or asked
+            if failure:
+                break
+            # Kept, the graph's thousands of nodes lie scattered in the heap when the next activations come: a third
+            # more memory at the peak of `smoke` on a CPU.
+            for name, term in terms.items():
+                means[name] = means.get(name, 0.0) + term.detach() / parts
+            del terms
+        return means, stop, failure
 
     def forward(self, batches: Iterator[tuple[Any, Cursor]]) -> tuple[dict[str, Tensor], bool, str]:
         """Take the next batch and compute its loss.
@@ -163,7 +194,7 @@ class Loop:
             The terms, whether a stop was asked for, and what failed on any worker, or "".
         """
         began = time.perf_counter()
-        problem, terms = "", {"loss": torch.zeros(())}
+        problem, terms = self.writer.failure, {"loss": torch.zeros(())}
         try:
             batch, self.cursor = next(batches)
         except UserError as error:
@@ -180,11 +211,14 @@ class Loop:
             problem = self.not_finite("loss")
         return terms, bool(stops), problem
 
-    def backward(self, loss: Tensor) -> str:
-        """Do one optimiser step; returns what failed, or ""."""
+    def backward(self, loss: Tensor, *, last: bool) -> str:
+        """Add to the gradient, and do the optimiser step if this was its last part; returns what failed, or ""."""
+        self.engine.backward(loss)
+        if not last:
+            self.engine.step()
+            return ""
         self.rate = self.config.optimizer.rate(self.step, self.config.steps)
         set_learning_rate(self.engine, self.rate)
-        self.engine.backward(loss)
         self.norm = optimizer_step(self.engine, self.config.optimizer.clip)
         if not math.isfinite(self.norm):
             return self.not_finite("gradient")
@@ -194,35 +228,48 @@ class Loop:
             self.ema.update(self.model)
         return ""
 
-    def write_row(self, terms: dict[str, Tensor]) -> None:
-        """Average the terms over the workers and log them."""
+    def write_row(self, terms: dict[str, Tensor], scores: dict[str, float]) -> None:
+        """Average the terms over the workers and log them, with rank 0's scores on held-out clips."""
         totals = self.group.total([float(term.detach()) for term in terms.values()])
         means = {name: total / self.group.world for name, total in zip(terms, totals, strict=True)}
         pace = self.pace.take(self.config.optimizer.batch_size)
         if self.log is not None:
-            row = {"step": self.step, **means, "lr": self.rate, "grad_norm": self.norm, **pace}
+            row = {"step": self.step, **means, **scores, "lr": self.rate, "grad_norm": self.norm, **pace}
             row["skipped_clips"] = len(self.parts.stream.skipped)
             self.log.append(row)
             self.publish(row)
 
     def save(self) -> str:
-        """Write a checkpoint, and which clips had to be skipped; returns why there is no room for one, or ""."""
+        """Start a checkpoint, and write which clips had to be skipped.
+
+        Returns:
+            Why there is no room for one, or why the one before failed, or "".
+        """
         if self.parts.stream.skipped:
             write_json(self.config.out / f"skipped-rank-{self.group.rank:02d}.json", dict(self.parts.stream.skipped))
         shortage = self.group.first(disk_shortage(self.config.out, self.model) if self.group.rank == 0 else "")
-        if not shortage:
-            save_snapshot(
-                self.config.out,
-                self.step,
-                engine=self.engine,
-                ema=self.ema,
-                generator=self.generator,
-                cursor=self.cursor,
-                resolved=self.config.resolved,
-                keep=self.config.keep,
-                group=self.group,
-            )
-        return shortage
+        return shortage or save_snapshot(
+            self.writer,
+            self.step,
+            engine=self.engine,
+            ema=self.ema,
+            generator=self.generator,
+            cursor=self.cursor,
+            resolved=self.config.resolved,
+            group=self.group,
+        )
+
+    def validate(self) -> tuple[dict[str, float], str]:
+        """Let rank 0 compute the losses on held-out clips with the averaged weights; returns them and what failed."""
+        scores: dict[str, float] = {}
+        problem = ""
+        if self.group.rank == 0 and self.parts.validate is not None:
+            try:
+                with self.averaged():
+                    scores = self.parts.validate(self.model)
+            except UserError as error:
+                problem = str(error)
+        return self.group.first((scores, problem))
 
     def draw(self) -> None:
         """Let rank 0 write a sample grid with the averaged weights, leaving every random state as it was."""
@@ -248,7 +295,8 @@ class Loop:
         return self.step % every == 0 or self.step == self.config.steps
 
     def not_finite(self, what: str) -> str:
-        """Return the sentence about a number that is not one."""
+        """Return the sentence about a number that is not one; every worker must call."""
+        self.writer.settle()
         kept = list_checkpoints(self.config.out)
         rest = f"{kept[-1].name} is kept" if kept else "no checkpoint was written yet"
         return (

@@ -14,16 +14,18 @@ from animate4d import __version__
 from animate4d.core.errors import ConfigError
 from animate4d.data.config import DataConfig
 from animate4d.data.loader import open_stream
+from animate4d.data.split import Split
 from animate4d.io.atomic import atomic_folder
 from animate4d.models.codec import codec_id
 from animate4d.models.config import MVVDMConfig
 from animate4d.models.mv_vdm import MVVDM
-from animate4d.training.config import FRAME_STRIDE, TrainConfig
+from animate4d.training.config import FRAME_STRIDE, HELD_OUT, TrainConfig
 from animate4d.training.loop import Parts
 from animate4d.training.metrics_log import NAME as METRICS
 from animate4d.training.metrics_log import read_rows
 from animate4d.training.objective import Objective
 from animate4d.training.samples import SampleGrid
+from animate4d.training.validation import VAL, Validation
 
 TRACKER_NOTE = (
     "Point tracks were made with CoTracker3, whose weights are CC BY-NC 4.0. Labels made with them, and models trained "
@@ -37,6 +39,7 @@ def data_config(config: TrainConfig, model: MVVDMConfig) -> DataConfig:
     return DataConfig(
         shards=config.data,
         keep=config.keep_list,
+        split=Split(share=config.held_out, part="train"),
         size=model.image_size,
         views=model.views,
         frames=model.frames,
@@ -45,25 +48,29 @@ def data_config(config: TrainConfig, model: MVVDMConfig) -> DataConfig:
         tracker=config.tracker,
         tracker_checkpoint=config.tracker_checkpoint,
         labels=config.labels,
-        batch_size=optimizer.batch_size // config.workers,
+        batch_size=optimizer.batch_size // (config.workers * optimizer.accumulate),
         seed=config.seed,
         loader=config.loader,
     )
 
 
 def make_parts(config: TrainConfig, rank: int, world: int) -> Parts:
-    """Build what one worker trains."""
+    """Build what one worker trains. Rank 0 draws and validates held-out clips; without any, it draws trained ones."""
     model = make_model(config)
     model.execute(config.execution)
+    objective = config.recipe().objective
     data = data_config(config, model.config)
-    grid = SampleGrid(data) if rank == 0 and config.sample_every else None
     if config.latents is not None:
         data = replace(data, latents=config.latents, codec=codec_id(model.codec))
+    unseen = replace(data, split=Split(share=config.held_out, part="held_out"))
+    has_unseen = (config.out / HELD_OUT).exists()
+    draws, validates = rank == 0 and config.sample_every, rank == 0 and config.validate_every and has_unseen
     return Parts(
         model=model,
-        objective=Objective(config.recipe().objective),
+        objective=Objective(objective),
         stream=open_stream(data, rank=rank, world=world),
-        draw=grid.draw if grid else None,
+        draw=SampleGrid(unseen if has_unseen else data).draw if draws else None,
+        validate=Validation(unseen, objective, config.validate_clips) if validates else None,
         export=export_model,
     )
 
@@ -102,6 +109,7 @@ def export_model(model: nn.Module, folder: Path, facts: dict[str, Any]) -> None:
         "loss_weights": resolved["recipe"]["objective"],
         "data": resolved["data"],
         "training_loss": last_mean(rows),
+        "held_out_loss": last_validation(rows),
     }
     if resolved["tracker"].startswith("cotracker3"):
         card["labels"] = TRACKER_NOTE
@@ -110,10 +118,17 @@ def export_model(model: nn.Module, folder: Path, facts: dict[str, Any]) -> None:
 
 
 def last_mean(rows: list[dict[str, Any]], count: int = 50) -> dict[str, str]:
-    """Return the mean of every loss term over the last rows, for people to read."""
+    """Return the mean of every training term over the last rows, for people to read."""
     tail = rows[-count:]
-    names = [name for name in tail[-1] if name not in ("step", "lr", "grad_norm", "skipped_clips")] if tail else []
+    others = ("step", "lr", "grad_norm", "skipped_clips")
+    names = [name for name in tail[-1] if name not in others and not name.startswith(VAL)] if tail else []
     return {
         name: f"{sum(row[name] for row in tail if name in row) / sum(name in row for row in tail):.4g}"
         for name in names
     }
+
+
+def last_validation(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the last losses on held-out clips, for people to read; empty where there are none."""
+    row = next((row for row in reversed(rows) if f"{VAL}loss" in row), {})
+    return {name.removeprefix(VAL): f"{value:.4g}" for name, value in row.items() if name.startswith(VAL)}

@@ -87,7 +87,10 @@ class OptimizerConfig:
     ema: float = 0.99
     """Decay of the moving average of weights that is saved; 0 saves the weights themselves."""
     batch_size: int = 4
-    """Samples per step over all workers."""
+    """Samples per optimiser step over all workers."""
+    accumulate: int = 1
+    """Parts in which a step's samples pass the network, one after the other: less memory, the same step. Losses that
+    are means over visible points weigh every part alike."""
     frames_per_step: int = 4
     """Frames trained per step: frame 0 and others drawn at random; the clip's length trains all."""
 

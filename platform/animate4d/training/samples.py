@@ -28,7 +28,15 @@ class SampleGrid:
 
     def __init__(self, data: DataConfig) -> None:
         few = replace(
-            data, batch_size=CLIPS, frames_per_step=None, loader="inprocess", cache_mb=0, prefetch=0, flow=False
+            data,
+            batch_size=CLIPS,
+            frames_per_step=None,
+            loader="inprocess",
+            cache_mb=0,
+            prefetch=0,
+            flow=False,
+            latents=None,
+            codec="",
         )
         self.batch: TrainingBatch = next(iter(open_stream(few).batches(Cursor())))[0]
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,16 @@ from torch import Tensor
 
 from animate4d.data.order import Cursor
 from animate4d.io.atomic import write_json
-from animate4d.training.checkpoint import checkpoint_folder, partial_folder, prune, seal
+from animate4d.training.checkpoint import partial_folder
 from animate4d.training.ema import Ema
+from animate4d.training.engine import capture_engine, load_engine
 from animate4d.training.group import Group
-
-TAG = "deepspeed"
+from animate4d.training.resharding import load_resharded
+from animate4d.training.writer import NOTE, CheckpointWriter
 
 
 def save_snapshot(
-    out: Path,
+    writer: CheckpointWriter,
     step: int,
     *,
     engine: Any,
@@ -36,65 +38,76 @@ def save_snapshot(
     generator: torch.Generator,
     cursor: Cursor,
     resolved: dict[str, Any],
-    keep: int,
     group: Group,
-) -> Path:
-    """Write the checkpoint after `step` steps; every worker must call.
+) -> str:
+    """Copy the state after `step` steps and let the writer make it a checkpoint; every worker must call.
 
     Args:
-        out: run folder.
+        writer: writes the copies; waits for the checkpoint before this one.
         step: optimiser steps done.
         engine: DeepSpeed engine over a `LossModule`.
         ema: rank 0's average, None elsewhere or without one.
         generator: this worker's noise generator.
         cursor: where the data goes on.
         resolved: resolved config of the run.
-        keep: newest checkpoints kept.
         group: the workers.
 
-    Raises:
-        OSError, RuntimeError: a file could not be written; the checkpoints before stay as they were.
+    Returns:
+        Why the checkpoint before could not be written, or "". Whether this one could is told later.
     """
-    partial, final = partial_folder(out, step), checkpoint_folder(out, step)
+    failure = writer.begin(step)
+    if failure:
+        return failure
+    files: dict[str, Callable[[Path], None]] = {
+        name: partial(torch.save, content) for name, content in capture_engine(engine, partial_folder(writer.out, step))
+    }
+    files[f"rank-{group.rank:02d}.safetensors"] = partial(save_file, random_states(generator))
     if group.rank == 0:
-        if partial.exists():
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True)
-    group.barrier()
-    engine.save_checkpoint(str(partial), tag=TAG, save_latest=False)
-    save_file(random_states(generator), partial / f"rank-{group.rank:02d}.safetensors")
-    write_json(partial / f"rank-{group.rank:02d}.json", {"step": step, "cursor": asdict(cursor)})
-    if group.rank == 0:
-        weights = engine.module.model.state_dict()
-        save_file({name: plain(tensor) for name, tensor in weights.items()}, partial / "model.safetensors")
+        files["model.safetensors"] = partial(save_file, copied(engine.module.model.state_dict()))
         if ema is not None:
-            save_file({name: plain(tensor) for name, tensor in ema.average.items()}, partial / "ema.safetensors")
-        write_json(partial / "config.json", resolved)
-    group.barrier()
-    if group.rank == 0:
-        for script in partial.glob("*.py"):  # DeepSpeed's converter; the consolidated weights make it needless
-            script.unlink()
-        seal(partial, final)
-        prune(out, keep)
-    group.barrier()
-    return final
+            files["ema.safetensors"] = partial(save_file, copied(ema.average))
+        files["config.json"] = partial(write_json, value=resolved)
+    writer.write(step, files, {"step": step, "cursor": asdict(cursor)})
+    return ""
 
 
 def load_snapshot(
-    folder: Path, *, engine: Any, ema: Ema | None, generator: torch.Generator, group: Group
+    folder: Path, *, engine: Any, ema: Ema | None, generator: torch.Generator, seed: int, group: Group
 ) -> tuple[int, Cursor]:
-    """Bring a sound checkpoint back; returns its step and data cursor. Check the folder's hashes first."""
-    state = json.loads((folder / f"rank-{group.rank:02d}.json").read_text())
-    engine.load_checkpoint(str(folder), tag=TAG)
+    """Bring a sound checkpoint back; check the folder's hashes first.
+
+    One that another number of workers wrote is dealt out anew. A worker that was not there draws its noise from a seed
+    of its own, which repeats nobody's.
+
+    Args:
+        folder: the checkpoint.
+        engine: a new engine of this run.
+        ema: rank 0's average, or None.
+        generator: this worker's noise generator.
+        seed: of the run.
+        group: the workers.
+
+    Returns:
+        Its step, and where the data goes on; the same on all workers.
+    """
+    state = json.loads((folder / NOTE.format(0)).read_text())
+    world = json.loads((folder / "config.json").read_text())["workers"]
+    if world == group.world:
+        load_engine(engine, folder)
+    else:
+        load_resharded(engine, folder, world)
     if ema is not None:
         ema.load(load_file(folder / "ema.safetensors"))
-    set_random_states(load_file(folder / f"rank-{group.rank:02d}.safetensors"), generator)
+    if group.rank < world:
+        set_random_states(load_file(folder / f"rank-{group.rank:02d}.safetensors"), generator)
+    else:
+        generator.manual_seed(int(np.random.SeedSequence((seed, group.rank, state["step"])).generate_state(1)[0]))
     return state["step"], Cursor(**state["cursor"])
 
 
-def plain(tensor: Tensor) -> Tensor:
-    """Return a contiguous copy on the CPU; safetensors refuses tensors that share memory."""
-    return tensor.detach().cpu().contiguous().clone()
+def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies on the CPU that share no memory with anything, as safetensors wants them."""
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
 
 def random_states(generator: torch.Generator) -> dict[str, Tensor]:

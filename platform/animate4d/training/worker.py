@@ -72,6 +72,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         checkpoint_every=config.checkpoint_every,
         keep=config.keep,
         sample_every=config.sample_every,
+        validate_every=config.validate_every,
         log_every=config.log_every,
     )
     with only_writer(config.out, group.rank):
