@@ -15,7 +15,9 @@ from animate4d.data.schema import ClipMeta, encode_sample
 from animate4d.io.shards import ShardWriter
 
 
-def make_sample(number: int, *, views=8, frames=8, size=32, tracks=True, flow=True) -> tuple[str, dict[str, bytes]]:
+def make_sample(
+    number: int, *, views=8, frames=8, size=32, tracks=True, flow=True, clips_per_object=None
+) -> tuple[str, dict[str, bytes]]:
     """One clip; the object moves size/32 px a frame to the right and differs between samples and views."""
     rng = np.random.default_rng(number)
     texture = rng.integers(0, 256, (views, 2 * size, 2 * size, 3), dtype=np.uint8)
@@ -46,7 +48,8 @@ def make_sample(number: int, *, views=8, frames=8, size=32, tracks=True, flow=Tr
         intrinsics=rig.intrinsics(size),
         times=np.arange(frames) / 8,
     )
-    key = f"disc-{number:08x}-00-00000"
+    name = "disc" if clips_per_object is None else f"disc{number // clips_per_object}"
+    key = f"{name}-{number:08x}-00-00000"
     meta = ClipMeta(
         id=key,
         object=f"disc{number}",

@@ -84,7 +84,12 @@ def parts_maker(hook=None, loss=objective, validate=validate):
         return Parts(
             model=nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 6)),
             objective=loss,
-            stream=Stream(rank, world, config.recipe().optimizer.batch_size // (world * config.recipe().optimizer.accumulate), hook),
+            stream=Stream(
+                rank,
+                world,
+                config.recipe().optimizer.batch_size // (world * config.recipe().optimizer.accumulate),
+                hook,
+            ),
             draw=draw,
             validate=validate,
             export=export,

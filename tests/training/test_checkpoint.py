@@ -82,7 +82,12 @@ SETTINGS = {"seed": 0, "workers": 1, "steps": 100, "recipe": {"optimizer": {"bet
 
 def test_what_does_not_decide_the_result_may_change(tmp_path):
     folder = write_checkpoint(tmp_path, 5, SETTINGS)
-    changed = SETTINGS | {"steps": 200, "workers": 2, "job": {"out": "b"}, "recipe": {"optimizer": {"betas": (0.9, 0.98)}}}
+    changed = SETTINGS | {
+        "steps": 200,
+        "workers": 2,
+        "job": {"out": "b"},
+        "recipe": {"optimizer": {"betas": (0.9, 0.98)}},
+    }
     check_same_run(folder, changed)
 
 

@@ -12,7 +12,15 @@ import torch
 
 import animate4d
 from animate4d.core.errors import ClusterError, ConfigError, ShardError, TrainingError
-from animate4d.training.checkpoint import MARKER, STOP_FILE, checkpoint_folder, list_checkpoints, partial_folder, seal, step_of
+from animate4d.training.checkpoint import (
+    MARKER,
+    STOP_FILE,
+    checkpoint_folder,
+    list_checkpoints,
+    partial_folder,
+    seal,
+    step_of,
+)
 from animate4d.training.config import TrainConfig
 from animate4d.training.launch import open_run, resolve, train
 from animate4d.training.metrics_log import read_rows

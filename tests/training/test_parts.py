@@ -41,6 +41,7 @@ def run(config, group, steps):
         checkpoint_every=2,
         keep=2,
         sample_every=2,
+        validate_every=2,
         log_every=1,
     )
     return Loop(loop_config, make_parts(config, 0, 1), group, lambda row: None).run()

@@ -49,4 +49,9 @@ class ProgressLine:
 def shown_terms(row: Row) -> dict[str, float]:
     """Return the loss and its terms out of a row of metrics.jsonl."""
     others = ("step", "lr", "grad_norm", "samples_per_second", "data_wait_share", "skipped_clips")
-    return {name: value for name, value in row.items() if name not in others}
+    parts = ("val_loss",)  # its terms are in metrics.jsonl and MLflow
+    return {
+        name: value
+        for name, value in row.items()
+        if name in parts or (name not in others and not name.startswith("val_"))
+    }
