@@ -6,11 +6,14 @@ import torch
 from scipy.spatial import cKDTree
 
 from animate4d.core.tracks import Tracks
-from animate4d.fourd.correspond import Correspondences, find_correspondences, visible_splats
+from animate4d.fourd.correspond import Correspondences, Evidence, find_correspondences, visible_splats
 from animate4d.fourd.deform import SplatRig
 from animate4d.fourd.graph import build_graph
 from animate4d.fourd.photometric import prepare_pictures
 from animate4d.fourd.surface_splats import sample_splats
+
+REST = torch.zeros(1, 20, 6)
+"""Pose of the 20 nodes."""
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def test_tracks_carry_their_displacement_to_the_nearest_splat(scene):
     tracks.visible[:, 2, 0] = 0.0
     tracks.xy[0, 3, 1] = np.nan
     tracks.xy[0, :, 2] = 2.0
-    found = find_correspondences(rig, pictures, 128, tracks=tracks, flow=None, flow_weight=None)
+    found = find_correspondences(rig, REST, pictures, Evidence(width=128, tracks=tracks))
     distance, weight = errors(found, true)
     assert distance.max() < 3.0
     assert np.median(distance) < 0.3
@@ -79,7 +82,7 @@ def test_backward_flow_is_inverted(scene, cells):
             near = tree.query(place.reshape(-1, 2))[1]
             shift = true[0, view, seen[view]][near] - true[frame, view, seen[view]][near]
             flow[view, frame] = (shift / 32).reshape(cells, cells, 2)
-    found = find_correspondences(rig, pictures, 64, tracks=None, flow=flow, flow_weight=None)
+    found = find_correspondences(rig, REST, pictures, Evidence(width=64, flow=flow))
     distance, weight = errors(found, true)
     assert np.median(distance) < 0.5
     assert np.percentile(distance, 95) < 2.0
@@ -87,7 +90,7 @@ def test_backward_flow_is_inverted(scene, cells):
     # nothing is known of splats that frame 0 does not show
     assert weight[:, ~seen].max() == 0.0
     none = find_correspondences(
-        rig, pictures, 64, tracks=None, flow=flow, flow_weight=np.zeros(flow.shape[:4], np.float32)
+        rig, REST, pictures, Evidence(width=64, flow=flow, flow_weight=np.zeros(flow.shape[:4], np.float32))
     )
     assert float(none.weight.max()) == 0.0
 
@@ -105,4 +108,4 @@ def test_pull_is_robust_and_counts_only_what_is_seen():
 
 
 def test_without_tracks_or_flow_there_are_no_targets(scene):
-    assert find_correspondences(*scene[:2], 64, tracks=None, flow=None, flow_weight=None) is None
+    assert find_correspondences(scene[0], REST, scene[1], Evidence(width=64)) is None

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from animate4d.core.motion import GraphMotion
-from animate4d.fourd.deform import SplatRig, axis_angles, rotation_matrices, take_off
+from animate4d.fourd.deform import SplatRig, axis_angles, compose, rotation_matrices, take_off
 from animate4d.fourd.graph import build_graph
 from animate4d.fourd.raster_torch import factors_from_quats
 from animate4d.fourd.surface_splats import move_splats, sample_splats
@@ -99,3 +99,16 @@ def test_taking_off_a_bias(parts):
     torch.testing.assert_close(composed, rotation_matrices(poses[..., 3:]), atol=1e-5, rtol=0)
     carried = (rotation_matrices(left[..., 3:]) @ shift[..., None])[..., 0] + left[..., :3]
     torch.testing.assert_close(carried, poses[..., :3], atol=1e-5, rtol=0)
+
+
+def test_composing_does_one_motion_after_the_other():
+    before, after = random_poses(3, 5)[1:], random_poses(4, 5)[2:]
+    both = compose(after, before)
+    point = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def move(poses, points):
+        turned = rotation_matrices(poses[..., 3:].double()) @ points[..., None]
+        return turned[..., 0] + poses[..., :3].double()
+
+    np.testing.assert_allclose(move(both, point), move(after, move(before, point)), atol=1e-6)
+    np.testing.assert_allclose(take_off(both, before), after, atol=1e-6)

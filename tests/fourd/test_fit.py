@@ -42,6 +42,40 @@ def test_bending_tube_is_recovered(bending_tube):
     assert result.seconds > 0
 
 
+def test_a_following_clip_starts_where_the_motion_is(bending_tube):
+    mesh, vertices, video = bending_tube
+    first, second = (
+        replace(video, rgb=video.rgb[:, part], alpha=video.alpha[:, part], times=video.times[part])
+        for part in (slice(0, 3), slice(2, 5))
+    )
+    begun = fit_motion(mesh, first, QUICK)
+    whole = fit_motion(mesh, second, QUICK, after=begun)
+    moved = whole.motion.apply(mesh.vertices)
+    np.testing.assert_array_equal(moved[:3], begun.motion.apply(mesh.vertices))
+    np.testing.assert_allclose(whole.motion.times, video.times)
+    assert vertex_error(moved, vertices).ratio < 0.25
+    assert len(whole.frame_losses) == len(whole.mask_iou) == 5
+    assert whole.splats is begun.splats
+    assert whole.seconds > begun.seconds
+
+
+def test_a_second_level_sees_what_the_first_cannot(bending_tube):
+    mesh, vertices, video = bending_tube
+    config = replace(QUICK, size=32, forward_steps=8, backward_steps=0)
+    heard = []
+    coarse = fit_motion(mesh, video, replace(config, fine_steps=0))
+    fine = fit_motion(
+        mesh, video, replace(config, fine_size=64, fine_splats=700, fine_steps=10),
+        progress=lambda share, text: heard.append(share),
+    )  # fmt: skip
+    errors = [vertex_error(found.motion.apply(mesh.vertices), vertices).ratio for found in (coarse, fine)]
+    assert errors[1] < 0.8 * errors[0]
+    assert len(fine.splats.means) == 700
+    assert heard == sorted(heard)
+    # a video that is no larger has nothing to show to a second level
+    assert len(fit_motion(mesh, video, replace(config, size=64, forward_steps=1, polish_steps=1)).levels) == 1
+
+
 def test_a_fit_is_repeatable(bending_tube):
     mesh, _, video = bending_tube
     config = replace(QUICK, forward_steps=4, backward_steps=0, joint_steps=2, bias_steps=0, polish_steps=5)
@@ -94,6 +128,11 @@ def test_a_frame_that_cannot_be_explained_is_reported(bending_tube):
 def test_unusable_input_is_named(bending_tube, make_mesh):
     mesh, _, video = bending_tube
     flat = make_mesh([[0, 0, 0], [1, 0, 0], [2, 0, 0]], [[0, 1, 2]])
+    broken = replace(mesh, vertices=np.where(np.arange(len(mesh.vertices))[:, None] == 3, np.nan, mesh.vertices))
+    with pytest.raises(AssetError, match="no numbers"):
+        fit_motion(broken, video, QUICK)
+    with pytest.raises(ConfigError, match="times holds"):
+        fit_motion(mesh, replace(video, times=np.full(5, np.nan)), QUICK)
     with pytest.raises(AssetError, match="no surface"):
         fit_motion(flat, video, QUICK)
     single = replace(video, rgb=video.rgb[:, :1], alpha=video.alpha[:, :1], times=video.times[:1])

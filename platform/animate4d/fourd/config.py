@@ -9,6 +9,7 @@ from typing import Literal
 from animate4d.core.errors import ConfigError
 
 FitPreset = Literal["draft", "standard"]
+Start = Literal["neighbour", "rest"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,35 +41,62 @@ class FitConfig:
     """Adam's rate for node translations, canonical units."""
     rotation_rate: float = 0.06
     """Adam's rate for node rotations, radians."""
+    starts: tuple[Start, ...] = ("neighbour", "rest")
+    """Where a frame starts from in the forward pass; the best end wins."""
     forward_steps: int = 24
     """Steps for each start of a frame in the forward pass."""
     backward_steps: int = 16
     """Steps for the start from the following frame in the backward pass; 0 leaves the pass out."""
     joint_steps: int = 17
-    """Steps of the last refinement, all frames together."""
+    """Steps of the refinement of all frames together."""
+    fine_size: int = 256
+    """Pixels on a side of the images of the last refinement, with splats of its own (32 to 1024)."""
+    fine_splats: int = 6000
+    """Gaussians of the last refinement and of the result (100 to 200000)."""
+    fine_steps: int = 12
+    """Steps of the last refinement; 0 leaves it out, as does a video that is no larger than `size`."""
     bias_steps: int = 60
     """Steps of the fit to frame 0 itself, whose result is taken off every frame; 0 leaves it out."""
     seed: int = 0
     """Seed of the surface sampling."""
 
     def __post_init__(self) -> None:
-        ranges = {"size": (32, 1024), "splats": (100, 200_000), "nodes": (4, 1000), "levels": (1, 5)}
+        ranges = {
+            "size": (32, 1024),
+            "fine_size": (32, 1024),
+            "splats": (100, 200_000),
+            "fine_splats": (100, 200_000),
+            "nodes": (4, 1000),
+            "levels": (1, 5),
+        }
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"fit.{name} is {getattr(self, name)}: expected {low} to {high}")
-        for name in ("polish_steps", "forward_steps", "backward_steps", "joint_steps", "bias_steps", "seed"):
+        for name in (
+            "polish_steps",
+            "forward_steps",
+            "backward_steps",
+            "joint_steps",
+            "fine_steps",
+            "bias_steps",
+            "seed",
+        ):
             if getattr(self, name) < 0:
                 raise ConfigError(f"fit.{name} is {getattr(self, name)}: expected 0 or more")
         for name in ("photometric", "rigidity", "silhouette", "tracks", "translation_rate", "rotation_rate"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"fit.{name} is {getattr(self, name)}: expected a finite number, 0 or more")
+        if not self.starts:
+            raise ConfigError("fit.starts is empty: give neighbour, rest or both")
         if not 1.0 <= self.stiffness < float("inf"):
             raise ConfigError(f"fit.stiffness is {self.stiffness}: expected 1 or more")
 
 
 def draft() -> FitConfig:
     """Return settings for a quick look (about 20 CPU seconds for 16 frames): fewer nodes and steps."""
-    return FitConfig(nodes=100, polish_steps=50, levels=2, backward_steps=12, joint_steps=12, bias_steps=40)
+    return FitConfig(
+        nodes=100, polish_steps=50, levels=2, backward_steps=12, joint_steps=12, fine_steps=0, bias_steps=40
+    )
 
 
 def standard() -> FitConfig:

@@ -39,7 +39,7 @@ class Correspondences:
     """2D targets of N splats.
 
     Attributes:
-        xy: `[T, V, N, 2]` float32 pixels of the fitted images; frame 0 is the rest pose's own projection.
+        xy: `[T, V, N, 2]` float32 pixels of the fitted images; frame 0 is that frame's own projection.
         weight: `[T, V, N]` float32 in [0, 1], zero where a splat is not seen.
     """
 
@@ -56,29 +56,39 @@ class Correspondences:
         return (weight * robust).sum((1, 2)) / total
 
 
-def find_correspondences(
-    rig: SplatRig,
-    pictures: Pictures,
-    video_width: int,
-    *,
-    tracks: Tracks | None,
-    flow: np.ndarray | None,
-    flow_weight: np.ndarray | None,
-) -> Correspondences | None:
-    """Turn tracks and flow into targets for splats; None where neither is given.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence:
+    """What is known about which pixel of frame 0 a pixel of a later frame came from.
 
-    Args:
-        rig: splats in the rest pose.
-        pictures: the video; frame 0 decides what is visible.
-        video_width: pixels across the video that the tracks were made on.
+    Attributes:
+        width: pixels across the video that the tracks were made on.
         tracks: starting in frame 0.
         flow: `[V, T, h, w, 2]` at the positions of frame t: position in frame 0 minus position in frame t, half images.
         flow_weight: `[V, T, h, w]` in [0, 1], zero where a source was hidden in frame 0.
     """
+
+    width: int
+    tracks: Tracks | None = None
+    flow: np.ndarray | None = None
+    flow_weight: np.ndarray | None = None
+
+
+def find_correspondences(
+    rig: SplatRig, first: Tensor, pictures: Pictures, evidence: Evidence
+) -> Correspondences | None:
+    """Turn tracks and flow into targets for splats; None where there is neither.
+
+    Args:
+        rig: splats.
+        first: `[1, M, 6]` pose of frame 0.
+        pictures: the video; frame 0 decides what is visible.
+        evidence: tracks and flow.
+    """
+    tracks, flow, flow_weight = evidence.tracks, evidence.flow, evidence.flow_weight
     if tracks is None and flow is None:
         return None
     with torch.no_grad():
-        means, factors, _ = rig.place(torch.zeros(1, len(rig.nodes), 6))
+        means, factors, _ = rig.place(first)
         rest = pictures.project(means)[0].numpy()
         seen = visible_splats(rig, means, factors, pictures)
     times, (views, count) = len(pictures.frames), rest.shape[:2]
@@ -89,7 +99,7 @@ def find_correspondences(
             continue
         tree = cKDTree(rest[view, rows])
         if tracks is not None:
-            scale = pictures.size[1] / video_width
+            scale = pictures.size[1] / evidence.width
             shift, share, taker = _from_tracks(tracks, view, scale, tree)
             taken = np.zeros((len(taker), count))
             taken[np.arange(len(taker)), rows[taker]] = 1.0

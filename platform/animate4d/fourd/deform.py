@@ -84,6 +84,13 @@ def rotation_matrices(vectors: Tensor) -> Tensor:
     return torch.eye(3, dtype=vectors.dtype) + torch.sin(angle) / angle * cross + 2.0 * half * half * (cross @ cross)
 
 
+def compose(after: Tensor, before: Tensor) -> Tensor:
+    """Return the motions `[T, M, 6]` that do first `before`, then `after`, node by node (either may have T = 1)."""
+    turns = rotation_matrices(after[..., 3:].double()) @ rotation_matrices(before[..., 3:].double())
+    carried = rotation_matrices(after[..., 3:].double()) @ before[..., :3, None].double()
+    return torch.cat([after[..., :3].double() + carried[..., 0], axis_angles(turns)], -1).float()
+
+
 def take_off(poses: Tensor, bias: Tensor) -> Tensor:
     """Return the motions that lead from the pose `bias` to each of `poses`: A' = A B^-1, node by node.
 
@@ -94,9 +101,8 @@ def take_off(poses: Tensor, bias: Tensor) -> Tensor:
         poses: `[T, M, 6]`.
         bias: `[1, M, 6]`.
     """
-    turns = rotation_matrices(poses[..., 3:].double()) @ rotation_matrices(bias[..., 3:].double()).mT
-    shift = poses[..., :3].double() - (turns @ bias[..., :3, None].double())[..., 0]
-    return torch.cat([shift, axis_angles(turns)], -1).float()
+    back = -(rotation_matrices(bias[..., 3:].double()).mT @ bias[..., :3, None].double())[..., 0]
+    return compose(poses, torch.cat([back, -bias[..., 3:].double()], -1))
 
 
 def axis_angles(rotations: Tensor) -> Tensor:

@@ -1,0 +1,124 @@
+"""The graph fitted at one resolution after the other: frame by frame where pictures are small, then all together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from animate4d.core.clip import MultiViewVideo
+from animate4d.core.mesh import Mesh
+from animate4d.fourd.config import FitConfig
+from animate4d.fourd.correspond import Evidence, find_correspondences
+from animate4d.fourd.deform import SplatRig, compose, take_off
+from animate4d.fourd.graph import Graph
+from animate4d.fourd.graph_fit import JOINT_RATE, GraphFit, Progress
+from animate4d.fourd.photometric import Pictures, prepare_pictures
+from animate4d.fourd.render import pick_backend
+from animate4d.fourd.surface_splats import SurfaceSplats, polish, sample_splats
+
+COARSE = 0.6
+"""Share of the time until the finest level begins."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Level:
+    """One resolution of a fit.
+
+    Attributes:
+        surface: splats bound to the mesh, polished on frame 0, in the rest pose.
+        bias: `[1, M, 6]` pose that the fit finds for frame 0 itself.
+    """
+
+    surface: SurfaceSplats
+    bias: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GraphPoses:
+    """A graph's poses in every frame.
+
+    Attributes:
+        poses: `[T, M, 6]` without the bias; frame 0 is as given.
+        shown: `[T, M, 6]` as fitted, which match the pictures best.
+        levels: coarse to fine.
+        fit: of the finest level, for scoring.
+    """
+
+    poses: Tensor
+    shown: Tensor
+    levels: tuple[Level, ...]
+    fit: GraphFit
+
+
+def fit_levels(
+    mesh: Mesh,
+    graph: Graph,
+    video: MultiViewVideo,
+    config: FitConfig,
+    evidence: Evidence,
+    report: Progress,
+    *,
+    first: Tensor | None = None,
+    known: tuple[Level, ...] = (),
+) -> GraphPoses:
+    """Fit all frames.
+
+    Args:
+        mesh: in the rest pose.
+        graph: of the mesh.
+        video: to look like.
+        config: settings.
+        evidence: tracks and flow.
+        report: told the share done.
+        first: `[1, M, 6]` pose that frame 0 shows; None is the rest pose.
+        known: levels of the fit that led there; without, splats are made and polished on frame 0.
+    """
+    rest, zero = torch.zeros(1, len(graph.nodes), 6), torch.zeros(1, dtype=torch.long)
+    poses = rest if first is None else first
+    sizes = level_sizes(video, config)
+    coarse = 1.0 if len(sizes) == 1 else COARSE
+    levels: list[Level] = []
+    for number, (size, splats) in enumerate(sizes):
+        pictures = shrink(video, size, config)
+        surface = known[number].surface if known else place_splats(mesh, pictures, splats, config)
+        rig = SplatRig(mesh, graph, surface)
+        fit = GraphFit(rig, pictures, find_correspondences(rig, poses[:1], pictures, evidence), config)
+        # the coarse fit of frame 0 to itself is as long as that of any frame, the fine one as short
+        steps, joint = (config.fine_steps, True) if number else (config.bias_steps, False)
+        rate = JOINT_RATE if joint else 1.0
+        bias = known[number].bias if known else fit.descend(rest, zero, steps, rate=rate, early=not joint)
+        if number == 0:
+            shown = fit.follow(compose(poses, bias), part(report, 0.05 * coarse, 0.85 * coarse))
+            shown = fit.refine(shown, config.joint_steps, part(report, 0.85 * coarse, coarse))
+        else:
+            shown = fit.refine(poses, steps, part(report, coarse + 0.1, 1.0))
+        start = poses[0]
+        poses = take_off(shown, bias)
+        poses[0] = start
+        levels.append(Level(surface=surface, bias=bias))
+    return GraphPoses(poses=poses, shown=shown, levels=tuple(levels), fit=fit)
+
+
+def level_sizes(video: MultiViewVideo, config: FitConfig) -> list[tuple[int, int]]:
+    """Return (pixels, splats) of every level, coarse to fine."""
+    sizes = [(config.size, config.splats)]
+    if config.fine_steps and max(video.rgb.shape[2:4]) > config.size:
+        sizes.append((config.fine_size, config.fine_splats))
+    return sizes
+
+
+def shrink(video: MultiViewVideo, size: int, config: FitConfig) -> Pictures:
+    """Return the video as one level compares it."""
+    return prepare_pictures(video, size, config.levels, pick_backend("auto", torch.device("cpu")))
+
+
+def place_splats(mesh: Mesh, pictures: Pictures, count: int, config: FitConfig) -> SurfaceSplats:
+    """Spread splats over the mesh and polish them on frame 0."""
+    return polish(sample_splats(mesh, count, config.seed), pictures, config.polish_steps)
+
+
+def part(report: Progress, start: float, end: float) -> Progress:
+    """Return what maps shares of a part to shares of the whole."""
+    return lambda share, text: report(start + (end - start) * share, text)
