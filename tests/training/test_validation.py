@@ -77,6 +77,7 @@ def test_too_few_objects_are_said_and_nothing_is_held_out(config, capsys):
 def test_damaged_held_out_clips_are_a_named_error(config):
     open_run(config, resolve(config))
     validate = make_parts(config, 0, 1).validate
+
     def gone(item):
         raise ShardError("shard-000000.tar is gone")
 
