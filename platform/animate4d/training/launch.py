@@ -105,8 +105,8 @@ def resolve(config: TrainConfig) -> dict[str, Any]:
     job["tracker_checkpoint"] = config.tracker_checkpoint and str(config.tracker_checkpoint)
     job["execution"] = asdict(config.execution)
     job["latents"] = config.latents and str(config.latents)
-    rhythm = ("threads", "checkpoint_every", "keep", "sample_every", "validate_every", "validate_clips")
-    rhythm += ("log_every", "max_failures")
+    rhythm = ["threads", "checkpoint_every", "keep", "sample_every", "validate_every", "validate_clips", "log_every"]
+    rhythm += ["max_failures"]
     return {
         "preset": config.preset,
         "model": config.network().to_json(),

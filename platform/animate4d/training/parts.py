@@ -130,5 +130,5 @@ def last_mean(rows: list[dict[str, Any]], count: int = 50) -> dict[str, str]:
 
 def last_validation(rows: list[dict[str, Any]]) -> dict[str, str]:
     """Return the last losses on held-out clips, for people to read; empty where there are none."""
-    row = next((row for row in reversed(rows) if f"{VAL}loss" in row), {})
+    row: dict[str, Any] = next((row for row in reversed(rows) if f"{VAL}loss" in row), {})
     return {name.removeprefix(VAL): f"{value:.4g}" for name, value in row.items() if name.startswith(VAL)}

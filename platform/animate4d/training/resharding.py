@@ -80,7 +80,7 @@ def put_whole(engine: Any, trained: dict[str, nn.Parameter], moments: Moments, s
         engine.optimizer.state[weight] = {"step": step.clone()} | state
 
 
-def deal_out(engine: Any, trained: dict[str, nn.Parameter], moments: Moments, step: Tensor) -> None:
+def deal_out(engine: Any, trained: dict[str, Any], moments: Moments, step: Tensor) -> None:
     """Give ZeRO-1's optimiser this worker's stretch of weights and state."""
     zero = engine.optimizer
     flat = zero.single_partition_of_fp32_groups[0]
