@@ -6,7 +6,7 @@ import pytest
 
 from animate4d.assets.procedural import generate_objects
 from animate4d.core.errors import ShardError
-from animate4d.io.shards import ShardWriter
+from animate4d.io.shards import ShardWriter, read_index
 from animate4d.models.config import model_preset
 from animate4d.models.mv_vdm import MVVDM
 from animate4d.pipeline.clip_options import ClipOptions
@@ -45,6 +45,16 @@ def test_baselines_frame_the_scores(shards, model, tmp_path):
     assert abs(untrained["slope"]) < 0.3
     assert json.loads((tmp_path / "scores.json").read_text()) == scores
     assert (tmp_path / "comparison.png").stat().st_size > 1000
+
+
+def test_a_keep_list_names_the_clips_and_the_others_train_the_mean_motion(shards, model, tmp_path):
+    keys = [key for info in read_index(shards) for key in info.keys]
+    (tmp_path / "held-out.txt").write_text(f"{keys[0]}\n")
+    config = EvaluateConfig(data=shards, train_data=shards, keep_list=tmp_path / "held-out.txt", out=tmp_path / "out")
+    scores = evaluate(config, model)
+    assert scores["model"]["clips"] == 1
+    # another verb of the object says nothing of this one
+    assert scores["mean motion"]["slope"] == 0
 
 
 def test_limit_and_verbs(shards, model, tmp_path):

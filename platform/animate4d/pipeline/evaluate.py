@@ -7,7 +7,8 @@ The mean motion of a verb is frame 0 plus the average change of the training cli
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from animate4d.core.cameras import Rig
 from animate4d.core.errors import ShardError
 from animate4d.data.schema import ClipMeta, DecodedClip, decode_clip, decode_meta
+from animate4d.data.store import kept_keys
 from animate4d.io.atomic import write_json
 from animate4d.io.images import save_png
 from animate4d.io.progress import Progress
@@ -39,7 +41,7 @@ def evaluate(config: EvaluateConfig, model: MVVDM) -> dict[str, Any]:
     Raises:
         ShardError: there are no clips, or a shard is damaged.
     """
-    clips = list(limited(config.data, model.config, config.limit))
+    clips = list(islice(clips_of(config.data, model.config, config.keep_list), config.limit))
     if not clips:
         raise ShardError(f"{config.data}: holds no clips to evaluate on")
     videos: dict[str, list[np.ndarray]] = {
@@ -47,7 +49,8 @@ def evaluate(config: EvaluateConfig, model: MVVDM) -> dict[str, Any]:
         "repeat frame 0": [np.repeat(v[:, :1], v.shape[1], 1) for _, v, _ in clips],
     }
     if config.train_data is not None:
-        mean = MeanMotion(config.train_data, model.config)
+        scored = {meta.id for meta, _, _ in clips} if config.keep_list is not None else set()
+        mean = MeanMotion(config.train_data, model.config, without=scored)
         videos["mean motion"] = [mean.animate(meta, video) for meta, video, _ in clips]
     bar = Progress(len(clips), "evaluate")
     for done, (meta, video, alpha) in enumerate(clips, start=1):
@@ -97,10 +100,10 @@ def score(videos: list[np.ndarray], clips: list[Clip]) -> dict[str, float]:
 class MeanMotion:
     """The average change from frame 0 per (family, verb), from training shards."""
 
-    def __init__(self, shards: Path, model: Any) -> None:
+    def __init__(self, shards: Path, model: Any, *, without: Container[str]) -> None:
         self.sums: dict[tuple[str, str], np.ndarray] = {}
         self.counts: dict[tuple[str, str], int] = defaultdict(int)
-        for meta, video, _ in limited(shards, model, None):
+        for meta, video, _ in clips_of(shards, model, without=without):
             change = video - video[:, :1]
             for key in ((family_of(meta), verb_of(meta)), ("", verb_of(meta))):
                 self.sums[key] = self.sums.get(key, 0.0) + change
@@ -115,16 +118,24 @@ class MeanMotion:
         return still
 
 
-def limited(shards: Path, model: Any, limit: int | None) -> Iterator[Clip]:
-    """Yield the clips of a folder as the model sees them: its views, frames and image size."""
-    seen = 0
-    for info in read_index(shards):
-        for _, members in iterate_shard(shards / info.name, info):
-            if limit is not None and seen >= limit:
-                return
-            clip = as_seen(members, model)
-            yield clip.meta, *shrunk(clip, model.image_size)
-            seen += 1
+def clips_of(shards: Path, model: Any, keep: Path | None = None, *, without: Container[str] = ()) -> Iterator[Clip]:
+    """Yield the clips of a folder as the model sees them: its views, frames and image size.
+
+    Args:
+        shards: the folder.
+        model: config of the model.
+        keep: list of the clips to yield, see `store.read_keep_list`; None yields all.
+        without: keys to leave out.
+    """
+    infos = read_index(shards)
+    wanted = frozenset(kept_keys([key for info in infos for key in info.keys], shards, keep, None))
+    for info in infos:
+        if wanted.isdisjoint(info.keys):
+            continue
+        for key, members in iterate_shard(shards / info.name, info):
+            if key in wanted and key not in without:
+                clip = as_seen(members, model)
+                yield clip.meta, *shrunk(clip, model.image_size)
 
 
 def as_seen(members: Mapping[str, bytes], model: Any) -> DecodedClip:

@@ -17,10 +17,14 @@ class EvaluateConfig:
     """Score generated videos on held-out clips against repeating frame 0 and the mean motion of the training clips."""
 
     data: Path
-    """Folder of held-out shards."""
+    """Folder of shards with the clips to score."""
+
+    keep_list: Path | None = None
+    """List of the clips to score, one key per line, such as held-out.txt of a run folder; unset: all."""
 
     train_data: Path | None = None
-    """Folder of the training shards, for the mean-motion baseline; unset: that baseline is left out."""
+    """Folder of the training shards, for the mean-motion baseline; clips of a keep list do not count. Unset: that
+    baseline is left out."""
 
     model: str = "shipped"
     """Model to score: shipped, a model folder, or models:/mv-vdm@champion."""

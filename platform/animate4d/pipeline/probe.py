@@ -78,7 +78,7 @@ def run_probe(config: ProbeConfig, model: MVVDM) -> dict[str, Any]:
         ShardError: no clips, clips without exact tracks, or damaged ones.
     """
     taps = chosen_taps(config, model)
-    store = ShardStore(config.data)
+    store = ShardStore(config.data, keep=config.keep_list)
     keys = store.keys[: config.limit]
     scores: dict[tuple[Any, ...], list[Score]] = defaultdict(list)
     shapes: dict[str, tuple[int, int, int]] = {}

@@ -23,6 +23,9 @@ class ProbeConfig:
     data: Path
     """Folder of shards with exact tracks, best of objects the model never saw."""
 
+    keep_list: Path | None = None
+    """List of the clips to probe, one key per line, such as held-out.txt of a run folder; unset: all."""
+
     model: str = "shipped"
     """Model to probe: shipped, a model folder, or models:/mv-vdm@champion."""
 

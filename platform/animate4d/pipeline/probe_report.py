@@ -41,7 +41,7 @@ def write_report(config: ProbeConfig, model: MVVDM, result: Result) -> None:
     save_png(config.out / "chart.png", chart)
     for old in config.out.glob("points-*.png"):
         old.unlink()
-    store = ShardStore(config.data)
+    store = ShardStore(config.data, keep=config.keep_list)
     for number in telling_clips(result["clips"], config.pictures):
         picture = picture_of(config, model, read_clip(store, number, model), number, result["best"])
         save_png(config.out / f"points-{store.keys[number]}.png", picture)
