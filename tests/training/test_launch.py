@@ -104,7 +104,9 @@ def test_a_run_whose_worker_dies_ends_like_one_whose_workers_live(ray_cluster, t
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_other_numbers_of_workers_go_on_to_the_same_weights(ray_cluster, tmp_path, empty_shards, make_maker, capsys):
+def test_other_numbers_of_workers_go_on_to_the_same_weights(
+    ray_cluster, run_loop, tmp_path, empty_shards, make_maker, capsys
+):
     def loss(model, batch, generator):  # without noise: that is drawn per worker
         return {"loss": (model(batch.x) - batch.x.flip(1)).square().mean()}
 
@@ -115,7 +117,7 @@ def test_other_numbers_of_workers_go_on_to_the_same_weights(ray_cluster, tmp_pat
             (out / STOP_FILE).touch()
 
     common = {"data": empty_shards, "steps": 12, "validate_every": 0, "sample_every": 0}
-    train(TrainConfig(out=tmp_path / "whole", **common), make_parts=make_maker(loss=loss))
+    run_loop(tmp_path / "whole", 12, loss=loss, warmup=30)
     ear, parts = Ear(), make_maker(stop_at_five_and_nine, loss)
     for workers, state in [(2, "stopped"), (1, "stopped"), (2, "finished")]:
         config = TrainConfig(out=out, workers=workers, resume=True, **common)
