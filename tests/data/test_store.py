@@ -76,6 +76,15 @@ def test_foreign_members_are_refused_unopened(tmp_path, write_shards, add_foreig
     one_line(error, "shard-000000.tar", "labels.pkl")
 
 
+@pytest.mark.parametrize("cache", [0, BIG])
+def test_members_that_are_not_side_by_side_are_refused(tmp_path, write_shards, add_foreign_member, cache):
+    folder = write_shards(tmp_path / "s", 2, frames=2, views=2)
+    add_foreign_member(folder / "shard-000000.tar", "disc-00000000-00-00000.latents.npz", b"late")
+    with pytest.raises(ShardError) as error:
+        ShardStore(folder, cache_bytes=cache).read(0, ["meta.json"])
+    one_line(error, "shard-000000.tar", "side by side", "build it again")
+
+
 def test_changed_bytes_are_found_when_the_set_is_held_in_memory(tmp_path, write_shards):
     folder = write_shards(tmp_path / "s", 2, frames=2, views=2)
     path = folder / "shard-000000.tar"

@@ -76,6 +76,20 @@ def test_a_shard_whose_index_entry_was_lost_is_found_again(tmp_path):
     assert write_index(tmp_path) == before
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_cut_shard_is_never_taken_for_a_whole_one_by_a_run_that_goes_on(tmp_path, known):
+    fill(tmp_path, 4, max_samples=2)
+    path = tmp_path / "shard-000001.tar"
+    path.write_bytes(path.read_bytes()[: offsets_of(path)[3][1]])
+    if not known:
+        (tmp_path / "index.json").unlink()
+    with pytest.raises(ShardError, match=r"shard-000001\.tar .*delete it to have its clips built again"):
+        ShardWriter(tmp_path)
+    path.unlink()
+    fill(tmp_path, 2, start=2, max_samples=2)
+    assert everything(tmp_path) == {f"key-{n}": sample(n) for n in range(4)}
+
+
 def test_foreign_names_are_not_written(tmp_path):
     with ShardWriter(tmp_path) as writer:
         for key in ("a.b", "../a", "", "A", "ä", "a" * 200):

@@ -32,7 +32,7 @@ class FailpointError(RuntimeError):
 
 
 def failpoint(name: str) -> None:
-    """Do what the environment asks for at this point; a third of a microsecond where it asks for nothing.
+    """Do what the environment asks for at this point; some two microseconds where it asks for nothing.
 
     Args:
         name: dotted, from the coarse to the fine: "save.renamed" is after the renaming.

@@ -125,5 +125,5 @@ class ItemReader:
         if self._bad > self._max_bad_share * max(self._seen, min(SKIP_WINDOW, self.order.epoch_items)):
             raise ShardError(
                 f"{self._bad} of {self._seen} items read cannot be decoded (limit {self._max_bad_share:.0%}), the last "
-                f"one {name} in {self.store.folder}: {error}"
+                f"one {name} in {self.store.folder}: {error}; build the shards again, or leave it out with --keep-list"
             ) from error

@@ -6,7 +6,8 @@ Arrays keep the axis order V T ...; xy in pixels of the stored size, flow in hal
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
@@ -212,7 +213,8 @@ def decode_view(members: Mapping[str, bytes], meta: ClipMeta, view: int, frames:
     name = f"view_{view:02d}.webp"
     if name not in members:
         raise ShardError(f"{name} is missing")
-    strip = decode_strip(members[name], len(meta.times), frames)
+    with naming(name):
+        strip = decode_strip(members[name], len(meta.times), frames)
     if strip.shape[1:3] != (meta.size, meta.size):
         raise ShardError(f"{name} has frames of {strip.shape[1]} x {strip.shape[2]} px, meta.json says {meta.size}")
     return strip
@@ -221,10 +223,11 @@ def decode_view(members: Mapping[str, bytes], meta: ClipMeta, view: int, frames:
 def decode_tracks(members: Mapping[str, bytes], meta: ClipMeta, views: list[int], frames: list[int]) -> Tracks:
     """Decode `tracks.npz`, restricted to views and frames."""
     shape = (len(meta.camera_to_world), len(meta.times), None)
-    arrays = unpack_arrays(
-        members["tracks.npz"],
-        {"xy": ("float32", (*shape, 2)), "visible": ("uint8", shape), "tracker": ("uint8", (None,))},
-    )
+    with naming("tracks.npz"):
+        arrays = unpack_arrays(
+            members["tracks.npz"],
+            {"xy": ("float32", (*shape, 2)), "visible": ("uint8", shape), "tracker": ("uint8", (None,))},
+        )
     if arrays["xy"].shape[:3] != arrays["visible"].shape or not np.isfinite(arrays["xy"]).all():
         raise ShardError("tracks.npz: positions and visibility do not fit together, or positions are not finite")
     chosen = np.ix_(views, frames)
@@ -240,8 +243,18 @@ def decode_flow(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decode `flow.npz`, restricted to views and frames."""
     shape = (len(meta.camera_to_world), len(meta.times), None, None)
-    arrays = unpack_arrays(members["flow.npz"], {"flow": ("float16", (*shape, 2)), "mask": ("uint8", shape)})
+    with naming("flow.npz"):
+        arrays = unpack_arrays(members["flow.npz"], {"flow": ("float16", (*shape, 2)), "mask": ("uint8", shape)})
     if arrays["flow"].shape[:4] != arrays["mask"].shape:
         raise ShardError("flow.npz: flow and mask do not fit together")
     chosen = np.ix_(views, frames)
     return arrays["flow"][chosen].astype(np.float32), arrays["mask"][chosen]
+
+
+@contextmanager
+def naming(member: str) -> Iterator[None]:
+    """Put a member's name in front of what is wrong with its bytes."""
+    try:
+        yield
+    except ShardError as error:
+        raise ShardError(f"{member}: {error}") from error

@@ -151,6 +151,8 @@ def _member_offsets(path: Path, info: ShardInfo) -> dict[str, dict[str, tuple[in
         with tarfile.open(path, "r:") as tar:
             for entry in tar:
                 key, member = member_of(path, entry)
+                if key in offsets and key != next(reversed(offsets)):
+                    raise ShardError(f"{path}: the members of sample {key} are not side by side: build it again")
                 offsets.setdefault(key, {})[member] = (entry.offset_data, entry.size)
     except tarfile.TarError as error:
         raise ShardError(f"{path} is damaged ({error}): copy or build it again") from error

@@ -25,6 +25,8 @@ INDEX_SCHEMA = 1
 MEMBER = re.compile(r"meta\.json|view_\d{2,3}\.webp|(tracks|flow|latents)\.npz")
 KEY = re.compile(r"[a-z0-9_-]{1,160}")
 SHARD = re.compile(r"shard-(\d{6})\.tar")
+END_BYTES = 2 * tarfile.BLOCKSIZE
+"""Zeros at the end of a tar. A member cut off before them ends in at most one block of padding."""
 MAX_MEMBER_BYTES = 256 * 1024**2
 """A 16-frame strip at 512 px is about 8 MB; anything near this limit is not a sample of ours."""
 
@@ -196,7 +198,9 @@ def iterate_shard(path: Path, info: ShardInfo | None = None) -> Iterator[tuple[s
                         if key:
                             yield key, members
                         if found in seen:
-                            raise ShardError(f"{path}: the members of sample {found} are not side by side")
+                            raise ShardError(
+                                f"{path}: the members of sample {found} are not side by side: build it again"
+                            )
                         seen.add(found)
                         key, members = found, {}
                     body = tar.extractfile(entry)
@@ -240,7 +244,10 @@ def member_of(path: Path, entry: tarfile.TarInfo) -> tuple[str, str]:
     """Split a tar entry's name into key and member type, refusing everything that we do not write."""
     key, _, member = entry.name.partition(".")
     if not entry.isfile() or not KEY.fullmatch(key) or not MEMBER.fullmatch(member):
-        raise ShardError(f"{path} holds {entry.name!r}, which is not a member of our shards; such files are not opened")
+        raise ShardError(
+            f"{path} holds {entry.name!r}, which is not a member of our shards; such files are not opened: "
+            "build it again"
+        )
     if entry.size > MAX_MEMBER_BYTES:
         raise ShardError(f"{path}: {entry.name} claims {entry.size} bytes, more than the limit of {MAX_MEMBER_BYTES}")
     return key, member
@@ -252,17 +259,41 @@ def describe(path: Path, name: str, keys: tuple[str, ...]) -> ShardInfo:
 
 
 def refresh_index(folder: Path) -> list[ShardInfo]:
-    """Return entries for the shards that are in the folder now, from the index where name and size agree."""
+    """Return entries for the shards that are in the folder now; those that the index does not know yet are read.
+
+    Raises:
+        ShardError: a shard is not what its index says, or one that the index does not know was cut: a run that goes on
+            would take what is left of it for all there ever was.
+    """
     known = {info.name: info for info in read_index(folder)} if (folder / INDEX_NAME).exists() else {}
     infos = []
     for path in sorted(folder.glob("shard-*.tar")):
         if not SHARD.fullmatch(path.name):
             continue
         info = known.get(path.name)
-        if info is None or info.bytes != path.stat().st_size:
+        if info is None:
+            check_end(path)
             info = describe(path, path.name, tuple(key for key, _ in iterate_shard(path)))
+        elif info.bytes != path.stat().st_size:
+            raise ShardError(
+                f"{path} has {path.stat().st_size} bytes, its index says {info.bytes}: copy it again, or delete it to "
+                "have its clips built again"
+            )
         infos.append(info)
     return infos
+
+
+def check_end(path: Path) -> None:
+    """Look for the empty blocks that end a tar; one cut between two members lacks them and reads without an error.
+
+    Raises:
+        ShardError: they are not there.
+    """
+    with open(path, "rb") as stream:
+        stream.seek(max(0, path.stat().st_size - END_BYTES))
+        end = stream.read()
+    if end != bytes(END_BYTES):
+        raise ShardError(f"{path} was cut short: delete it to have its clips built again")
 
 
 def save_index(folder: Path, infos: list[ShardInfo]) -> None:
