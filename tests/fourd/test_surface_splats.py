@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
-from animate4d.core.motion import GraphMotion
+from animate4d.core.motion import GraphMotion, VertexMotion
 from animate4d.fourd.graph import build_graph
 from animate4d.fourd.photometric import photometric_loss, prepare_pictures
 from animate4d.fourd.raster_torch import factors_from_quats
-from animate4d.fourd.surface_splats import SH0, move_splats, polish, quats_from_matrices, sample_splats
+from animate4d.fourd.surface_splats import SH0, move_splats, polish, quats_from_matrices, sample_splats, triangle_axes
 
 
 def matrices(quats):
@@ -111,3 +112,25 @@ def test_quaternions_of_matrices_round_trip():
     quats /= np.linalg.norm(quats, axis=1, keepdims=True)
     back = quats_from_matrices(matrices(quats))
     np.testing.assert_allclose(np.abs((quats * back).sum(1)), 1, atol=1e-9)
+
+
+def test_splats_follow_vertices_without_a_graph(tube):
+    splats = sample_splats(tube, 200, seed=1)
+    turn = Rotation.from_euler("xyz", [20, -30, 50], degrees=True).as_matrix()
+    turned = (tube.vertices @ turn.T + [0.1, 0, 0.2]).astype(np.float32)
+    motion = VertexMotion(offsets=np.stack([0 * turned, turned - tube.vertices]), times=np.array([0.0, 1.0]))
+    means, quats = move_splats(splats, motion, tube.vertices)
+    np.testing.assert_array_equal(means[0], splats.cloud.means)
+    np.testing.assert_array_equal(quats[0], splats.cloud.quats)
+    np.testing.assert_allclose(means[1], splats.cloud.means @ turn.T + [0.1, 0, 0.2], atol=1e-5)
+    before, after = (Rotation.from_quat(q[:, [1, 2, 3, 0]]).as_matrix() for q in (splats.cloud.quats, quats[1]))
+    np.testing.assert_allclose(after, turn @ before, atol=1e-4)
+
+
+def test_triangles_without_area_have_the_axes_of_the_world():
+    corners = np.array(
+        [[[0, 0, 0], [1, 0, 0], [2, 0, 0]], [[0, 0, 0], [0, 0, 0], [0, 1, 0]], [[0, 0, 0], [0, 2, 0], [0, 0, 3]]]
+    )
+    axes = triangle_axes(corners.astype(np.float64))
+    np.testing.assert_array_equal(axes[:2], [np.eye(3)] * 2)
+    np.testing.assert_allclose(axes[2], [[0, 0, 1], [1, 0, 0], [0, 1, 0]], atol=1e-12)

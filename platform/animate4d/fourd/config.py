@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from animate4d.core.errors import ConfigError
+from animate4d.fourd.field_config import FieldFitConfig
 
+Body = Literal["graph", "field", "both"]
 FitPreset = Literal["draft", "standard"]
 Start = Literal["neighbour", "rest"]
 
@@ -57,8 +60,12 @@ class FitConfig:
     """Steps of the last refinement; 0 leaves it out, as does a video that is no larger than `size`."""
     bias_steps: int = 60
     """Steps of the fit to frame 0 itself, whose result is taken off every frame; 0 leaves it out."""
+    body: Body = "graph"
+    """What moves: a deformation graph, the papers' motion field, or both: a field on top of the graph."""
+    field: FieldFitConfig = dataclasses.field(default_factory=FieldFitConfig)
+    """Training of the field, where there is one; pictures and splats are those of the last level."""
     seed: int = 0
-    """Seed of the surface sampling."""
+    """Seed of the surface sampling, and with `field.seed` of what training draws."""
 
     def __post_init__(self) -> None:
         ranges = {
@@ -86,6 +93,8 @@ class FitConfig:
         for name in ("photometric", "rigidity", "silhouette", "tracks", "translation_rate", "rotation_rate"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"fit.{name} is {getattr(self, name)}: expected a finite number, 0 or more")
+        if self.body not in get_args(Body):
+            raise ConfigError(f"fit.body is {self.body!r}: give one of {', '.join(get_args(Body))}")
         if not self.starts:
             raise ConfigError("fit.starts is empty: give neighbour, rest or both")
         if not 1.0 <= self.stiffness < float("inf"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,19 +13,25 @@ from torch import Tensor
 from animate4d.core.clip import MultiViewVideo
 from animate4d.core.errors import AssetError, ConfigError
 from animate4d.core.mesh import Mesh
-from animate4d.core.motion import GraphMotion
+from animate4d.core.motion import GraphMotion, Motion, SplatMotion
 from animate4d.core.splats import SplatCloud
 from animate4d.core.tracks import Tracks
 from animate4d.fourd.config import FitConfig
 from animate4d.fourd.correspond import Evidence
+from animate4d.fourd.distill import ScoreFunction
+from animate4d.fourd.field_body import PointFeatures
 from animate4d.fourd.graph import Graph, build_graph
 from animate4d.fourd.graph_fit import Progress
-from animate4d.fourd.levels import Level, fit_levels
+from animate4d.fourd.levels import Level, fit_levels, part, stand_still
 from animate4d.fourd.looping import chain
+from animate4d.fourd.mesh_field import fit_mesh_field
 from animate4d.fourd.surface_splats import SurfaceSplats
 
 LOST = 2.5
 """A frame counts as lost where its loss is this many times the clip's median."""
+
+GRAPH_SHARE = {"graph": 1.0, "field": 0.0, "both": 0.3}
+"""Share of the time that goes into the graph."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,15 +42,17 @@ class FitResult:
         motion: of the mesh's vertices, for export and scoring.
         graph: that the motion hangs on.
         levels: coarse to fine.
+        trajectories: of the finest splats as a field moves them, sizes and colours included; None for a graph alone.
         frame_losses: `[T]` float64 final loss of each frame; 0 for frame 0, which is given.
         mask_iou: `[T]` float64 overlap of drawn and given masks over all views, 1 is perfect.
         lost_frames: frames whose loss stands out: probably a limb was lost there.
         seconds: CPU seconds the fit took.
     """
 
-    motion: GraphMotion
+    motion: Motion
     graph: Graph
     levels: tuple[Level, ...]
+    trajectories: SplatMotion | None
     frame_losses: np.ndarray
     mask_iou: np.ndarray
     lost_frames: tuple[int, ...]
@@ -69,6 +78,9 @@ def fit_motion(
     flow: np.ndarray | None = None,
     flow_weight: np.ndarray | None = None,
     after: FitResult | None = None,
+    features: PointFeatures | None = None,
+    score: ScoreFunction | None = None,
+    checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> FitResult:
     """Fit the motion that makes a mesh look like its video.
@@ -83,31 +95,52 @@ def fit_motion(
         flow: `[V, T, h, w, 2]` at the positions of frame t: position in frame 0 minus position in frame t, half images.
         flow_weight: `[V, T, h, w]` in [0, 1], zero where the flow's source was hidden in frame 0.
         after: the motion so far; frame 0 of the video shows its last frame, and the result is of both together.
+        features: diffusion features of rest points, for a field.
+        score: video model that a field's refinement distils from.
+        checkpoint: file from which a field's training goes on, and to which it writes now and then.
         progress: called with the share done and a word about it.
 
     Raises:
         AssetError: the mesh has no surface, or vertices that are no numbers.
-        ConfigError: the video has a single frame, or tracks or flow are not of its size.
+        ConfigError: the video has a single frame, tracks or flow are not of its size, a field should follow another
+            motion, or the checkpoint is damaged or of another fit.
     """
     started = time.process_time()
     report = progress or _silent
     _check(mesh, video, tracks, flow, flow_weight)
+    if after and config.body != "graph":
+        raise ConfigError(f"fit.body is {config.body!r}: only the motion of a graph can follow another one")
     report(0.0, "placing splats")
     graph = after.graph if after else build_graph(mesh.vertices, mesh.faces, config.nodes)
     evidence = Evidence(width=video.rgb.shape[3], tracks=tracks, flow=flow, flow_weight=flow_weight)
-    first, known = (_last_pose(after.motion), after.levels) if after else (None, ())
-    found = fit_levels(mesh, graph, video, config, evidence, report, first=first, known=known)
-    if not torch.isfinite(found.poses).all():
-        raise AssetError("the fit did not come to a finite motion: check the model for triangles without area")
+    share = GRAPH_SHARE[config.body]
+    if config.body == "field":
+        found = stand_still(mesh, graph, video, config, evidence)
+    else:
+        first, known = (_last_pose(after.motion), after.levels) if after else (None, ())
+        found = fit_levels(mesh, graph, video, config, evidence, part(report, 0.0, share), first=first, known=known)
+        if not torch.isfinite(found.poses).all():
+            raise AssetError("the fit did not come to a finite motion: check the model for triangles without area")
     losses, overlap = found.fit.losses(found.poses), found.fit.mask_iou(found.poses)
-    motion = GraphMotion(
-        nodes=graph.nodes,
-        rotations=found.poses[..., 3:].numpy(),
-        translations=found.poses[..., :3].numpy(),
-        vertex_nodes=graph.vertex_nodes,
-        vertex_weights=graph.vertex_weights,
-        times=np.asarray(video.times, np.float64),
-    )
+    nodes, shown = (_motion(graph, poses, video.times) for poses in (found.poses, found.shown))
+    motion: Motion = nodes
+    trajectories = None
+    if config.body != "graph":
+        motion, trained = fit_mesh_field(
+            mesh,
+            found.levels[-1].surface,
+            found.fit.pictures,
+            video.times,
+            replace(config.field, seed=config.field.seed + config.seed),
+            graph=None if config.body == "field" else nodes,
+            shown=None if config.body == "field" else shown,
+            targets=found.fit.targets,
+            features=features,
+            score=score,
+            checkpoint=checkpoint,
+            progress=part(report, share, 1.0),
+        )
+        trajectories, losses, overlap = trained.splats, trained.frame_losses, trained.mask_iou
     if after:
         motion = chain(after.motion, motion)
         losses = np.concatenate([after.frame_losses, losses[1:]])
@@ -116,10 +149,22 @@ def fit_motion(
         motion=motion,
         graph=graph,
         levels=found.levels,
+        trajectories=trajectories,
         frame_losses=losses,
         mask_iou=overlap,
         lost_frames=tuple(int(k) for k in np.flatnonzero(losses > LOST * max(float(np.median(losses[1:])), 1e-6))),
         seconds=time.process_time() - started + (after.seconds if after else 0.0),
+    )
+
+
+def _motion(graph: Graph, poses: Tensor, times: np.ndarray) -> GraphMotion:
+    return GraphMotion(
+        nodes=graph.nodes,
+        rotations=poses[..., 3:].numpy(),
+        translations=poses[..., :3].numpy(),
+        vertex_nodes=graph.vertex_nodes,
+        vertex_weights=graph.vertex_weights,
+        times=np.asarray(times, np.float64),
     )
 
 

@@ -135,6 +135,19 @@ def join_pieces(points: np.ndarray, adjacency: csr_array) -> csr_array:
         adjacency = adjacency + _adjacency(points, np.stack([rows, to[rows]], 1))
 
 
+def joined_edges(points: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Return `[E, 2]` undirected edges, each once: those given and the ties between pieces (see `join_pieces`).
+
+    Args:
+        points: `[W, 3]`, all of which may be tied.
+        edges: `[E', 2]` undirected.
+    """
+    used, compact = np.unique(edges, return_inverse=True)
+    joined = coo_array(join_pieces(points[used], _adjacency(points[used], compact.reshape(-1, 2))))
+    rows = np.stack([joined.row, joined.col], 1)
+    return used[rows[rows[:, 0] < rows[:, 1]]]
+
+
 def _adjacency(points: np.ndarray, edges: np.ndarray) -> csr_array:
     edges = np.unique(np.sort(edges, axis=1), axis=0)
     # an explicit zero would read as "no edge" to the path search

@@ -101,6 +101,17 @@ def fit_levels(
     return GraphPoses(poses=poses, shown=shown, levels=tuple(levels), fit=fit)
 
 
+def stand_still(mesh: Mesh, graph: Graph, video: MultiViewVideo, config: FitConfig, evidence: Evidence) -> GraphPoses:
+    """Return the graph at rest in every frame, on the level of `config.size`: where a field alone begins."""
+    pictures = shrink(video, config.size, config)
+    surface = place_splats(mesh, pictures, config.splats, config)
+    rig = SplatRig(mesh, graph, surface)
+    rest = torch.zeros(1, len(graph.nodes), 6)
+    fit = GraphFit(rig, pictures, find_correspondences(rig, rest, pictures, evidence), config)
+    poses = rest.repeat(len(pictures.frames), 1, 1)
+    return GraphPoses(poses=poses, shown=poses, levels=(Level(surface=surface, bias=rest),), fit=fit)
+
+
 def level_sizes(video: MultiViewVideo, config: FitConfig) -> list[tuple[int, int]]:
     """Return (pixels, splats) of every level, coarse to fine."""
     sizes = [(config.size, config.splats)]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from animate4d.core.mesh import Mesh
-from animate4d.core.motion import GraphMotion
+from animate4d.core.motion import GraphMotion, Motion
 from animate4d.core.splats import SplatCloud
 from animate4d.fourd.photometric import Pictures, photometric_loss
 from animate4d.fourd.raster_torch import factors_from_quats, multiply_quats
@@ -75,10 +75,7 @@ def sample_splats(mesh: Mesh, count: int, seed: int = 0) -> SurfaceSplats:
         drawn = drawn * count // len(face)
         face, weights, color = face[:count], weights[:count], color[:count]
 
-    normal = cross[face] / (2 * area[face])[:, None]
-    edge = corners[face, 1] - corners[face, 0]
-    tangent = edge / np.linalg.norm(edge, axis=1, keepdims=True)
-    axes = np.stack([tangent, np.cross(normal, tangent), normal], -1)
+    axes = triangle_axes(corners[face])
     sigma = COVER * np.sqrt(area.sum() / drawn)
     ids = mesh.faces[face]
     means = np.einsum("nk,nkc->nc", weights, corners[face])
@@ -147,7 +144,7 @@ def polish(splats: SurfaceSplats, pictures: Pictures, steps: int) -> SurfaceSpla
     return replace(splats, cloud=polished)
 
 
-def move_splats(splats: SurfaceSplats, motion: GraphMotion, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def move_splats(splats: SurfaceSplats, motion: Motion, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Let the splats follow a motion of the mesh.
 
     Args:
@@ -159,13 +156,18 @@ def move_splats(splats: SurfaceSplats, motion: GraphMotion, vertices: np.ndarray
         means `[T, N, 3]` and unit quaternions `[T, N, 4]` (wxyz, no sign flips from frame to frame), float32. Frame 0
         is the cloud itself. Scales, opacities and colours do not change.
     """
-    moved = splats.surface(motion.apply(vertices).astype(np.float64))
+    poses = motion.apply(vertices).astype(np.float64)
+    moved = splats.surface(poses)
     offset = splats.cloud.means - moved[0]
-    weights = splat_weights(splats, motion.vertex_nodes, motion.vertex_weights, len(motion.nodes))
-    blended = np.einsum("nm,tmij->tnij", weights, motion.rotation_matrices(), optimize=True)
-    left, _, right = np.linalg.svd(blended)
-    left[..., -1] *= np.linalg.det(left @ right)[..., None]
-    turns = left @ right
+    if isinstance(motion, GraphMotion):
+        weights = splat_weights(splats, motion.vertex_nodes, motion.vertex_weights, len(motion.nodes))
+        blended = np.einsum("nm,tmij->tnij", weights, motion.rotation_matrices(), optimize=True)
+        left, _, right = np.linalg.svd(blended)
+        left[..., -1] *= np.linalg.det(left @ right)[..., None]
+        turns = left @ right
+    else:
+        axes = triangle_axes(poses[:, splats.corners])
+        turns = axes @ np.swapaxes(axes[0], -1, -2)
     means = moved + np.einsum("tnij,nj->tni", turns, offset)
     own = torch.from_numpy(splats.cloud.quats).double()
     quats = multiply_quats(torch.from_numpy(quats_from_matrices(turns)), own).numpy()
@@ -173,6 +175,21 @@ def move_splats(splats: SurfaceSplats, motion: GraphMotion, vertices: np.ndarray
         quats[frame] *= np.where((quats[frame] * quats[frame - 1]).sum(-1) < 0, -1.0, 1.0)[:, None]
     means[0], quats[0] = splats.cloud.means, splats.cloud.quats
     return means.astype(np.float32), quats.astype(np.float32)
+
+
+def triangle_axes(corners: np.ndarray) -> np.ndarray:
+    """Return orthonormal axes `[..., 3, 3]` of corners `[..., 3, 3]`: first edge, across it, normal (columns).
+
+    A triangle without area has the axes of the world.
+    """
+    edge = corners[..., 1, :] - corners[..., 0, :]
+    normal = np.cross(edge, corners[..., 2, :] - corners[..., 0, :])
+    length, area = np.linalg.norm(edge, axis=-1), np.linalg.norm(normal, axis=-1)
+    flat = ~(area > 1e-12 * np.maximum(length, 1e-12))
+    first = edge / np.where(flat, 1.0, length)[..., None]
+    third = normal / np.where(flat, 1.0, area)[..., None]
+    axes = np.stack([first, np.cross(third, first), third], -1)
+    return np.where(flat[..., None, None], np.eye(3), axes)
 
 
 def splat_weights(splats: SurfaceSplats, nodes: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:

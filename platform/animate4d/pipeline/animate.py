@@ -21,6 +21,7 @@ from animate4d.core.cameras import Rig
 from animate4d.core.clip import GREY, MultiViewVideo
 from animate4d.core.errors import AssetError, ConfigError
 from animate4d.core.mesh import Mesh
+from animate4d.core.motion import GraphMotion
 from animate4d.export.glb import write_animated_glb
 from animate4d.export.splats import write_splats
 from animate4d.fourd.config import PRESETS, led_by_flow
@@ -169,6 +170,8 @@ class _Animation:
             if self.request.video == "generated":
                 # clips are trained as loops whose last frame leads into the first
                 motion = motion.closed()
+            if not isinstance(motion, GraphMotion):
+                raise ConfigError("a field's motion cannot be exported yet: fit with body=graph")
             poses = motion.apply(mesh.vertices)
         with self._stage("export"):
             write_animated_glb(asset, motion, self.folder / "animated.glb", name=self._animation_name(asset, clip))
@@ -278,7 +281,7 @@ def _fit_report(fit: FitResult) -> dict[str, Any]:
         "mask_iou": round(float(np.mean(fit.mask_iou[1:])), 4),
         "frame_mask_iou": [round(float(share), 4) for share in fit.mask_iou],
         "lost_frames": [int(frame) for frame in fit.lost_frames],
-        "nodes": len(fit.motion.nodes),
+        "nodes": len(fit.motion.nodes) if isinstance(fit.motion, GraphMotion) else 0,
         "splats": len(fit.splats.means),
         "frames": len(fit.motion.times),
     }
