@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from animate4d.core.errors import ConfigError
+from animate4d.core.errors import AssetError, ConfigError
 from animate4d.core.motion import GraphMotion, VertexMotion
 from animate4d.fourd.config import FitConfig
 from animate4d.fourd.field_config import FieldConfig, FieldFitConfig, PlaneConfig
@@ -22,7 +22,7 @@ TRAIN = FieldFitConfig(
 )
 QUICK = FitConfig(
     size=48, splats=300, nodes=12, polish_steps=20, levels=1, forward_steps=10, backward_steps=0, joint_steps=4,
-    bias_steps=10, field=TRAIN,
+    bias_steps=10, fine_steps=0, field=TRAIN,
 )  # fmt: skip
 
 
@@ -74,6 +74,20 @@ def test_vertices_of_one_position_stay_together(results, bending_tube):
     )
     moved = fit_motion(twice, video, replace(QUICK, body="field")).motion.apply(twice.vertices)
     np.testing.assert_array_equal(moved[:, : len(mesh.vertices)], moved[:, len(mesh.vertices) :])
+
+
+def test_only_a_graph_follows_a_graph(results, bending_tube):
+    mesh, _, video = bending_tube
+    for body, before in (("both", "graph"), ("graph", "field")):
+        with pytest.raises(ConfigError, match="only the motion of a graph can follow"):
+            fit_motion(mesh, video, replace(QUICK, body=body), after=results[before])
+
+
+def test_a_field_that_diverges_is_no_result(bending_tube):
+    mesh, _, video = bending_tube
+    wild = replace(TRAIN, head_rate=1e30, refine_steps=0)
+    with pytest.raises(AssetError, match="finite motion"):
+        fit_motion(mesh, video, replace(QUICK, body="field", field=wild))
 
 
 def test_an_unknown_body_is_named():

@@ -33,14 +33,14 @@ class ScoreFunction(Protocol):
     size: int
 
     def __call__(
-        self, images: Tensor, camera_to_world: Tensor, frame_index: Tensor, noise: float, generator: torch.Generator
+        self, images: Tensor, camera_to_world: Tensor, noise: float, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Say what the clip should be.
 
         Args:
-            images: `[V, F, 3, S, S]` in [0, 1] on grey, with gradient; frame 0 is the asset itself.
+            images: `[V, F, 3, S, S]` in [0, 1] on grey, evenly spaced in time, with gradient; frame 0 is the asset
+                itself.
             camera_to_world: `[V, 4, 4]` OpenGL axes.
-            frame_index: `[F]` int64 true frame numbers, 0 first.
             noise: noise level as a share of the schedule, in [0, 1).
             generator: of all noise, on the CPU.
 

@@ -174,7 +174,7 @@ class FieldLoss:
         images = (drawn[:, :, :3] + GREY * (1 - drawn[:, :, 3:])).transpose(0, 1)
         camera = torch.from_numpy(shot.camera_to_world.astype(np.float32)).to(device)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        return distillation(*score(images, camera, shot.frames.to(device), shot.noise, generator))
+        return distillation(*score(images, camera, shot.noise, generator))
 
 
 def _thinned(placed: Placed, share: float, rng: np.random.Generator) -> Placed:

@@ -108,8 +108,8 @@ def fit_motion(
     started = time.process_time()
     report = progress or _silent
     _check(mesh, video, tracks, flow, flow_weight)
-    if after and config.body != "graph":
-        raise ConfigError(f"fit.body is {config.body!r}: only the motion of a graph can follow another one")
+    if after and not (config.body == "graph" and isinstance(after.motion, GraphMotion)):
+        raise ConfigError("only the motion of a graph can follow another one, itself of a graph: set fit.body to graph")
     report(0.0, "placing splats")
     graph = after.graph if after else build_graph(mesh.vertices, mesh.faces, config.nodes)
     evidence = Evidence(width=video.rgb.shape[3], tracks=tracks, flow=flow, flow_weight=flow_weight)
@@ -117,7 +117,7 @@ def fit_motion(
     if config.body == "field":
         found = stand_still(mesh, graph, video, config, evidence)
     else:
-        first, known = (_last_pose(after.motion), after.levels) if after else (None, ())
+        first, known = (_last_pose(after), after.levels) if after else (None, ())
         found = fit_levels(mesh, graph, video, config, evidence, part(report, 0.0, share), first=first, known=known)
         if not torch.isfinite(found.poses).all():
             raise AssetError("the fit did not come to a finite motion: check the model for triangles without area")
@@ -168,8 +168,9 @@ def _motion(graph: Graph, poses: Tensor, times: np.ndarray) -> GraphMotion:
     )
 
 
-def _last_pose(motion: GraphMotion) -> Tensor:
-    pose = np.concatenate([motion.translations[-1:], motion.rotations[-1:]], -1)
+def _last_pose(result: FitResult) -> Tensor:
+    assert isinstance(result.motion, GraphMotion)
+    pose = np.concatenate([result.motion.translations[-1:], result.motion.rotations[-1:]], -1)
     return torch.from_numpy(pose.astype(np.float32))
 
 

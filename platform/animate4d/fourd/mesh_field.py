@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from animate4d.core.errors import AssetError
 from animate4d.core.mesh import Mesh
 from animate4d.core.motion import GraphMotion, VertexMotion
 from animate4d.fourd.correspond import Correspondences
@@ -50,6 +51,10 @@ def fit_mesh_field(
         score: video model for distillation.
         checkpoint: see `fit_field`.
         progress: see `fit_field`.
+
+    Raises:
+        AssetError: the field diverged.
+        ConfigError: the checkpoint is damaged or of another fit.
     """
     _, welded = weld(mesh.vertices)
     first = np.unique(welded, return_index=True)[1]
@@ -72,4 +77,6 @@ def fit_mesh_field(
     if graph is not None:
         offsets = offsets + (graph.apply(mesh.vertices) - mesh.vertices)
     offsets[0] = 0.0
+    if not (np.isfinite(offsets).all() and np.isfinite(fit.splats.means).all()):
+        raise AssetError("the field did not come to a finite motion: check the model for triangles without area")
     return VertexMotion(offsets=offsets, times=np.asarray(times, np.float64)), fit

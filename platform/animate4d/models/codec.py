@@ -11,6 +11,7 @@ import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+from torch.utils.checkpoint import checkpoint
 
 from animate4d.core.errors import ConfigError, ModelError
 from animate4d.models.config import MVVDMConfig
@@ -45,7 +46,8 @@ class PixelUnshuffleCodec(nn.Module):
 class KLCodec(nn.Module):
     """Stable Diffusion's autoencoder, frozen. Latents are sampled from the posterior, as in MVDream and Animate3D.
 
-    It works in the type it was given, and passes gradients to whoever asks for them (score distillation does).
+    It works in the type it was given, and passes gradients to whoever asks for them (score distillation does); each
+    chunk is then encoded a second time on the way back, so that only one chunk's activations are ever held.
     """
 
     chunk = 8
@@ -75,7 +77,14 @@ class KLCodec(nn.Module):
 
     def _posterior(self, frames: torch.Tensor) -> DiagonalGaussianDistribution:
         parts = frames.flatten(0, -4).to(self.vae.dtype).split(self.chunk)
-        return DiagonalGaussianDistribution(torch.cat([self.vae.encode(part).latent_dist.parameters for part in parts]))
+        if frames.requires_grad and torch.is_grad_enabled():
+            moments = [checkpoint(self._moments_of, part, use_reentrant=False) for part in parts]
+        else:
+            moments = [self._moments_of(part) for part in parts]
+        return DiagonalGaussianDistribution(torch.cat(moments))
+
+    def _moments_of(self, images: torch.Tensor) -> torch.Tensor:
+        return self.vae.encode(images).latent_dist.parameters
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Return frames in about [-1, 1]."""
