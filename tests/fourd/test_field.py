@@ -62,6 +62,13 @@ def test_the_twin_of_the_heads_has_the_gradient_of_finite_differences():
     assert torch.autograd.gradcheck(apply_heads, leaves, eps=1e-6, atol=1e-6)
 
 
+def test_heads_do_not_hide_what_is_no_number():
+    inputs = torch.tensor([[float("nan")] * 8, [float("inf")] * 8, [1.0] * 8])
+    first, second = torch.randn(1, 8, 32, generator=torch.Generator().manual_seed(0)), torch.ones(1, 32, 8)
+    for function in (head_outputs, apply_heads):
+        assert function(inputs, first, second).isfinite().all((1, 2)).tolist() == [False, False, True]
+
+
 def test_threads_do_not_change_a_bit_of_the_heads():
     generator = torch.Generator().manual_seed(2)
     tensors = [torch.randn(*shape, generator=generator) for shape in ((5000, 16), (3, 16, 32), (3, 32, 8))]

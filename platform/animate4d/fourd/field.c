@@ -226,7 +226,7 @@ static void activate(int rows, int inputs, int hidden, const float *x, const flo
     multiply_add(rows, hidden, inputs, x, inputs, 1, first, hidden, active, hidden);
     for (int64_t k = 0; k < (int64_t)rows * hidden; k += 8) {
         f8 value = load8(active + k);
-        store8(active + k, keep8(value > splat8(0.0f), value));
+        store8(active + k, keep8(~(value <= splat8(0.0f)), value)); /* NaN passes, as in torch */
     }
 }
 

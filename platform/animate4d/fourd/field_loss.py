@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from animate4d.core.clip import GREY
+from animate4d.core.errors import AssetError
 from animate4d.fourd.correspond import Correspondences
 from animate4d.fourd.distill import ScoreFunction, distillation, draw_shot
 from animate4d.fourd.field_body import Base, Body, Mover, Placed
@@ -90,7 +91,11 @@ class FieldLoss:
         self.target = self.pictures.frames
 
     def loss(self, stage: Stage, frames: Tensor, step: int, rng: np.random.Generator) -> Tensor:
-        """Return the whole loss of one step over frames `[F]`, none of them 0."""
+        """Return the whole loss of one step over frames `[F]`, none of them 0.
+
+        Raises:
+            AssetError: the field has diverged.
+        """
         config, body, device = self.config, self.body, self.body.rest.device
         centres, near = (
             self._neighbourhoods(rng) if stage.rigid else (np.zeros(0, np.int64), np.zeros((0, 1), np.int64))
@@ -100,6 +105,8 @@ class FieldLoss:
         placed = self.mover(
             frames, torch.from_numpy(asked).to(device), self.base, sizes=stage.sizes, colors=stage.colors
         )
+        if not bool(placed.means.isfinite().all()):
+            raise AssetError("the field did not come to a finite motion: check the model for triangles without area")
         seen = _thinned(placed, stage.share, rng) if stage.share < 1.0 else placed
         loss = config.reconstruction * reconstruction(self.draw(seen), self.target[frames]).mean()
         if self.targets is not None and config.tracks:
