@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
-from animate4d.core.motion import GraphMotion, SplatMotion, VertexMotion
+from animate4d.core.harmonics import harmonics
+from animate4d.core.motion import GraphMotion, SplatMotion, VertexMotion, turns_between
 from animate4d.core.splats import SplatCloud
 
 VERTICES = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
@@ -68,3 +70,24 @@ def test_splats_keep_what_does_not_move():
     np.testing.assert_array_equal(moved.scales, sizes[1])
     np.testing.assert_array_equal(moved.sh[:, 0], colours[1])
     np.testing.assert_array_equal(moved.sh[:, 1:], cloud.sh[:, 1:])
+
+
+def test_harmonics_turn_with_their_splats():
+    rng = np.random.default_rng(4)
+    turns = Rotation.random(5, random_state=6)
+    cloud = SplatCloud(
+        means=rng.normal(size=(5, 3)).astype(np.float32),
+        quats=Rotation.random(5, random_state=7).as_quat()[:, [3, 0, 1, 2]].astype(np.float32),
+        scales=np.full((5, 3), 0.1, np.float32),
+        opacities=np.full(5, 0.9, np.float32),
+        sh=rng.normal(size=(5, 16, 3)).astype(np.float32),
+    )
+    after = (turns * Rotation.from_quat(cloud.quats[:, [1, 2, 3, 0]])).as_quat()[:, [3, 0, 1, 2]].astype(np.float32)
+    # the sign of a quaternion means nothing
+    motion = SplatMotion(means=np.stack([cloud.means] * 2), quats=np.stack([cloud.quats, -after]))
+    moved = motion.at(1, cloud)
+    np.testing.assert_allclose(turns_between(cloud.quats, after), turns.as_matrix(), atol=1e-6)
+    look = np.array([0.6, 0.0, 0.8])
+    seen = np.einsum("nk,nkc->nc", harmonics(turns.apply(look), 16), moved.sh)
+    np.testing.assert_allclose(seen, np.einsum("k,nkc->nc", harmonics(look, 16), cloud.sh), atol=1e-5)
+    assert motion.at(0, cloud).sh is cloud.sh

@@ -8,8 +8,10 @@ import pytest
 from animate4d.core.cameras import project_points
 from animate4d.core.errors import AssetError, ConfigError
 from animate4d.core.tracks import Tracks
+from animate4d.fourd.cloud_splats import move_cloud
 from animate4d.fourd.config import FitConfig, standard
 from animate4d.fourd.fit import fit_motion
+from animate4d.fourd.surface_splats import sample_splats
 from animate4d.metrics.motion import vertex_error
 
 QUICK = FitConfig(
@@ -74,6 +76,19 @@ def test_a_second_level_sees_what_the_first_cannot(bending_tube):
     assert heard == sorted(heard)
     # a video that is no larger has nothing to show to a second level
     assert len(fit_motion(mesh, video, replace(config, size=64, forward_steps=1, polish_steps=1)).levels) == 1
+
+
+def test_a_cloud_without_faces_follows_its_video(bending_tube):
+    mesh, vertices, video = bending_tube
+    surface = sample_splats(mesh, 3000, seed=2)
+    result = fit_motion(surface.cloud, video, QUICK)
+    moved = move_cloud(surface.cloud, result.motion)
+    np.testing.assert_array_equal(moved.means[0], surface.cloud.means)
+    error = vertex_error(moved.means, surface.surface(vertices).astype(np.float32))
+    assert error.ratio < 0.25
+    assert result.mask_iou[1:].min() > 0.8
+    assert 300 < len(result.splats.means) <= 500
+    assert len(result.motion.vertex_nodes) == 3000
 
 
 def test_a_fit_is_repeatable(bending_tube):
@@ -141,6 +156,8 @@ def test_unusable_input_is_named(bending_tube, make_mesh):
     tracks = Tracks(xy=np.zeros((4, 9, 3, 2), np.float32), visible=np.ones((4, 9, 3), np.float32), tracker="test")
     with pytest.raises(ConfigError, match=r"tracks are of \(4, 9\)"):
         fit_motion(mesh, video, QUICK, tracks=tracks)
+    with pytest.raises(ConfigError, match="a field moves meshes only"):
+        fit_motion(sample_splats(mesh, 200).cloud, video, replace(QUICK, body="both"))
     with pytest.raises(ConfigError, match="flow is of"):
         fit_motion(mesh, video, QUICK, flow=np.zeros((4, 2, 8, 8, 2), np.float32))
 

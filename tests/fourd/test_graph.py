@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse.csgraph import connected_components
 
 from animate4d.fourd import graph as module
-from animate4d.fourd.graph import build_graph, join_pieces, unique_edges, weld
+from animate4d.fourd.graph import build_cloud_graph, build_graph, grid_cells, join_pieces, unique_edges, weld
 
 
 def grid(columns: int, rows: int, offset=(0.0, 0.0, 0.0), size: float = 1.0):
@@ -114,3 +114,70 @@ def test_large_meshes_are_measured_between_clusters(monkeypatch):
     np.testing.assert_allclose(coarse.vertex_weights.sum(1), 1, atol=1e-6)
     spread = lambda graph: np.linalg.norm(graph.nodes[graph.vertex_nodes[:, 0]] - points, axis=1).max()  # noqa: E731
     assert spread(coarse) < 1.5 * spread(exact)
+
+
+def two_legs(count=3000, gap=0.2, seed=0):
+    """Points on two upright strips `gap` apart that meet at the top."""
+    rng = np.random.default_rng(seed)
+    points = rng.uniform([0, 0, 0], [0.2, 0.05, 1.0], (count, 3))
+    points[count // 2 :, 0] += 0.2 + gap
+    hip = rng.uniform([0, 0, 1.0], [0.4 + gap, 0.05, 1.2], (count // 2, 3))
+    return np.concatenate([points, hip])
+
+
+def test_a_cloud_hangs_on_nodes_along_itself():
+    points = two_legs()
+    graph = build_cloud_graph(points, np.ones(len(points), bool), 40)
+    assert graph.nodes.shape == (40, 3)
+    np.testing.assert_allclose(graph.vertex_weights.sum(1), 1, atol=1e-6)
+    feet = np.flatnonzero((points[:, 2] < 0.2) & (points[:, 0] < 0.2))
+    assert len(feet) > 50
+    assert (graph.nodes[graph.vertex_nodes[feet], 0][graph.vertex_weights[feet] > 0] < 0.25).all(), "one leg only"
+    assert connected_components(_linked(graph), directed=False)[0] == 1
+
+
+def _linked(graph):
+    from scipy.sparse import coo_array
+
+    count = len(graph.nodes)
+    return coo_array((np.ones(len(graph.edges)), graph.edges.T), shape=(count, count))
+
+
+def test_fog_and_strays_of_a_capture_get_no_node():
+    points = two_legs()
+    rng = np.random.default_rng(1)
+    fog, strays = rng.uniform(-0.5, 1.5, (500, 3)), rng.uniform(3, 9, (12, 3))
+    everything = np.concatenate([points, fog, strays])
+    solid = np.arange(len(everything)) < len(points)
+    solid[-12:] = True
+    graph = build_cloud_graph(everything, solid, 40)
+    assert graph.nodes[:, 2].max() < 1.3
+    assert graph.vertex_nodes.shape == (len(everything), 4)
+    # a cloud of fog alone is moved nonetheless
+    assert len(build_cloud_graph(fog, np.zeros(500, bool), 8).nodes) == 8
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_tiny_clouds_have_a_graph(count):
+    points = np.arange(3.0 * count).reshape(count, 3)
+    graph = build_cloud_graph(points, np.ones(count, bool), 10)
+    assert len(graph.nodes) == count
+    np.testing.assert_allclose(graph.vertex_weights.sum(1), 1, atol=1e-6)
+
+
+def test_copies_of_one_point_share_a_node():
+    graph = build_cloud_graph(np.zeros((50, 3)), np.ones(50, bool), 10)
+    assert len(graph.nodes) == 1
+
+
+def test_grid_cells_are_as_many_as_allowed():
+    points = np.random.default_rng(0).random((5000, 3))
+    cells = grid_cells(points, 600)
+    assert 400 < cells.max() + 1 <= 600
+    np.testing.assert_array_equal(np.unique(cells), np.arange(cells.max() + 1))
+    spread = [np.ptp(points[cells == cell], axis=0).max() for cell in range(0, cells.max(), 50)]
+    assert max(spread) < 0.2
+    np.testing.assert_array_equal(grid_cells(points[:7], 7), np.arange(7))
+    # one far away costs a cell, no more
+    points[0] = 1e6
+    assert grid_cells(points, 600).max() + 1 >= 2

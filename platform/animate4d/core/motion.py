@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from animate4d.core.harmonics import turn_harmonics
 from animate4d.core.splats import SplatCloud
 
 
@@ -124,13 +125,23 @@ class SplatMotion:
     sh: np.ndarray | None = None
 
     def at(self, frame: int, cloud: SplatCloud) -> SplatCloud:
-        """Return the splats of one frame, `cloud` being those of frame 0."""
+        """Return the splats of one frame, `cloud` being those of frame 0; harmonics turn with their splats."""
         moved = replace(cloud, means=self.means[frame], quats=self.quats[frame])
+        if cloud.sh.shape[1] > 1 and not np.array_equal(moved.quats, cloud.quats):
+            moved = replace(moved, sh=turn_harmonics(cloud.sh, turns_between(cloud.quats, self.quats[frame])))
         if self.scales is not None:
             moved = replace(moved, scales=self.scales[frame])
         if self.sh is not None:
-            moved = replace(moved, sh=np.concatenate([self.sh[frame, :, None], cloud.sh[:, 1:]], axis=1))
+            moved = replace(moved, sh=np.concatenate([self.sh[frame, :, None], moved.sh[:, 1:]], axis=1))
         return moved
+
+
+def turns_between(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Return the rotations `[N, 3, 3]` float64 that lead from quaternions wxyz `[N, 4]` to others."""
+    from scipy.spatial.transform import Rotation
+
+    start, end = (Rotation.from_quat(quats[:, [1, 2, 3, 0]].astype(np.float64)) for quats in (before, after))
+    return (end * start.inv()).as_matrix()
 
 
 def _one_more(times: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from animate4d.core.mesh import Mesh
 from animate4d.core.motion import GraphMotion, Motion, SplatMotion
 from animate4d.core.splats import SplatCloud
 from animate4d.core.tracks import Tracks
+from animate4d.fourd.cloud_splats import cloud_graph
 from animate4d.fourd.config import FitConfig
 from animate4d.fourd.correspond import Evidence
 from animate4d.fourd.distill import ScoreFunction
@@ -39,7 +40,7 @@ class FitResult:
     """What a fit found.
 
     Attributes:
-        motion: of the mesh's vertices, for export and scoring.
+        motion: of the mesh's vertices, or of a cloud's splats, for export and scoring.
         graph: that the motion hangs on.
         levels: coarse to fine.
         trajectories: of the finest splats as a field moves them, sizes and colours included; None for a graph alone.
@@ -70,7 +71,7 @@ class FitResult:
 
 
 def fit_motion(
-    mesh: Mesh,
+    body: Mesh | SplatCloud,
     video: MultiViewVideo,
     config: FitConfig,
     *,
@@ -83,12 +84,12 @@ def fit_motion(
     checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> FitResult:
-    """Fit the motion that makes a mesh look like its video.
+    """Fit the motion that makes a mesh or a captured cloud look like its video.
 
     Runs on `torch.get_num_threads()` threads; one is best for a single object, as the work is many small steps.
 
     Args:
-        mesh: in the canonical frame, in the pose that frame 0 of the video shows (of the first video, with `after`).
+        body: in the canonical frame, in the pose that frame 0 of the video shows (of the first video, with `after`).
         video: V views by T >= 2 frames.
         config: settings; see `config.PRESETS`.
         tracks: of points seen in frame 0, in pixels of the video.
@@ -101,24 +102,27 @@ def fit_motion(
         progress: called with the share done and a word about it.
 
     Raises:
-        AssetError: the mesh has no surface, or vertices that are no numbers.
+        AssetError: the mesh has no surface, or it has vertices that are no numbers.
         ConfigError: the video has a single frame, tracks or flow are not of its size, a field should follow another
-            motion, or the checkpoint is damaged or of another fit.
+            motion or move a cloud, or the checkpoint is damaged or of another fit.
     """
     started = time.process_time()
     report = progress or _silent
-    _check(mesh, video, tracks, flow, flow_weight)
+    _check(body, video, tracks, flow, flow_weight)
     if after and not (config.body == "graph" and isinstance(after.motion, GraphMotion)):
         raise ConfigError("only the motion of a graph can follow another one, itself of a graph: set fit.body to graph")
+    if config.body != "graph" and not isinstance(body, Mesh):
+        raise ConfigError(f"fit.body is {config.body!r}, but a field moves meshes only: set it to graph for splats")
     report(0.0, "placing splats")
-    graph = after.graph if after else build_graph(mesh.vertices, mesh.faces, config.nodes)
+    graph = after.graph if after else _hang(body, config.nodes)
     evidence = Evidence(width=video.rgb.shape[3], tracks=tracks, flow=flow, flow_weight=flow_weight)
     share = GRAPH_SHARE[config.body]
     if config.body == "field":
-        found = stand_still(mesh, graph, video, config, evidence)
+        assert isinstance(body, Mesh)
+        found = stand_still(body, graph, video, config, evidence)
     else:
         first, known = (_last_pose(after), after.levels) if after else (None, ())
-        found = fit_levels(mesh, graph, video, config, evidence, part(report, 0.0, share), first=first, known=known)
+        found = fit_levels(body, graph, video, config, evidence, part(report, 0.0, share), first=first, known=known)
         if not torch.isfinite(found.poses).all():
             raise AssetError("the fit did not come to a finite motion: check the model for triangles without area")
     losses, overlap = found.fit.losses(found.poses), found.fit.mask_iou(found.poses)
@@ -126,8 +130,9 @@ def fit_motion(
     motion: Motion = nodes
     trajectories = None
     if config.body != "graph":
+        assert isinstance(body, Mesh)
         motion, trained = fit_mesh_field(
-            mesh,
+            body,
             found.levels[-1].surface,
             found.fit.pictures,
             video.times,
@@ -157,6 +162,12 @@ def fit_motion(
     )
 
 
+def _hang(body: Mesh | SplatCloud, nodes: int) -> Graph:
+    if isinstance(body, Mesh):
+        return build_graph(body.vertices, body.faces, nodes)
+    return cloud_graph(body, nodes)
+
+
 def _motion(graph: Graph, poses: Tensor, times: np.ndarray) -> GraphMotion:
     return GraphMotion(
         nodes=graph.nodes,
@@ -179,14 +190,14 @@ def _silent(share: float, text: str) -> None:
 
 
 def _check(
-    mesh: Mesh, video: MultiViewVideo, tracks: Tracks | None, flow: np.ndarray | None, flow_weight: np.ndarray | None
+    body: Mesh | SplatCloud,
+    video: MultiViewVideo,
+    tracks: Tracks | None,
+    flow: np.ndarray | None,
+    flow_weight: np.ndarray | None,
 ) -> None:
-    if not np.isfinite(mesh.vertices).all():
-        raise AssetError("the mesh has vertices that are no numbers (NaN or infinite): repair the model")
-    corners = mesh.vertices[mesh.faces].astype(np.float64)
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum()
-    if not area > 0.0:
-        raise AssetError("the mesh has no surface (all its triangles are without area): give a model with faces")
+    if isinstance(body, Mesh):
+        _check_surface(body)
     views, times = video.rgb.shape[:2]
     if times < 2:
         raise ConfigError(f"the video has {times} frame: a motion needs at least 2")
@@ -198,3 +209,12 @@ def _check(
     for name, field in (("flow", flow), ("flow_weight", flow_weight)):
         if field is not None and field.shape[:2] != (views, times):
             raise ConfigError(f"{name} is of {field.shape[:2]} views and frames, the video of {(views, times)}")
+
+
+def _check_surface(mesh: Mesh) -> None:
+    if not np.isfinite(mesh.vertices).all():
+        raise AssetError("the mesh has vertices that are no numbers (NaN or infinite): repair the model")
+    corners = mesh.vertices[mesh.faces].astype(np.float64)
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum()
+    if not area > 0.0:
+        raise AssetError("the mesh has no surface (all its triangles are without area): give a model with faces")

@@ -1,6 +1,7 @@
-"""The deformation graph of a mesh: a few nodes on its surface, each vertex hanging on the four nearest.
+"""The deformation graph of a mesh or a cloud: a few nodes on it, each vertex or splat hanging on the four nearest.
 
-Distances run along edges, never through the air: two legs that touch stay two legs.
+Distances run along edges, never through the air: two legs that touch stay two legs. A cloud has no edges of its own;
+there they run between nearest neighbours, so that legs closer than its splats to one another grow together.
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ DENSE_LIMIT = 12_000
 
 BRIDGES = 8
 """Closest vertex pairs by which a loose piece is tied to others (4 to 12 in the study)."""
+
+
+NEIGHBOURS = 6
+"""Neighbours along which distances run in a cloud: as many as a vertex of a triangle mesh has on average."""
+
+LONELY = 5.0
+"""A point of a cloud whose neighbours are this many times farther than the median is a stray, and gets no node."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +90,63 @@ def build_graph(vertices: np.ndarray, faces: np.ndarray, nodes: int = 150) -> Gr
         vertex_weights=weights[rows].astype(np.float32),
         edges=_node_edges(nearest, weights),
     )
+
+
+def build_cloud_graph(points: np.ndarray, solid: np.ndarray, nodes: int = 150) -> Graph:
+    """Do for a cloud what `build_graph` does for a mesh.
+
+    Args:
+        points: `[N, 3]` centres of splats.
+        solid: `[N]` bool, those that make up the body; the others hang on the nearest of them.
+        nodes: how many.
+    """
+    rows = np.flatnonzero(solid) if solid.sum() > nodes else np.arange(len(points))
+    cells = grid_cells(points[rows], DENSE_LIMIT)
+    anchors = points[rows[np.unique(cells, return_index=True)[1]]].astype(np.float64)
+    anchors = anchors[np.unique(anchors, axis=0, return_index=True)[1]]
+    distance, found = cKDTree(anchors).query(anchors, k=min(NEIGHBOURS + 1, len(anchors)))
+    reach = distance.reshape(len(anchors), -1)[:, -1]
+    kept = np.flatnonzero(reach <= LONELY * np.median(reach))
+    anchors = anchors[kept]
+    compact = np.full(len(reach), -1)
+    compact[kept] = np.arange(len(kept))
+    links = compact[found.reshape(len(reach), -1)[kept]]
+    edges = np.stack([np.repeat(np.arange(len(kept)), links.shape[1]), links.reshape(-1)], 1)
+    adjacency = join_pieces(anchors, _adjacency(anchors, edges[(edges[:, 1] >= 0) & (edges[:, 0] != edges[:, 1])]))
+    chosen, paths = _farthest_points(anchors, adjacency, min(nodes, len(anchors)))
+    nearest, weights = _hang(paths)
+    at = cKDTree(anchors).query(points)[1]
+    return Graph(
+        nodes=anchors[chosen].astype(np.float32),
+        vertex_nodes=nearest[at].astype(np.int32),
+        vertex_weights=weights[at].astype(np.float32),
+        edges=_node_edges(nearest, weights),
+    )
+
+
+def grid_cells(points: np.ndarray, count: int) -> np.ndarray:
+    """Return `[N]` numbers, from 0, of the cells of the finest cubic grid that has at most `count` of them occupied.
+
+    The grid's step is found to within 2 %; `N <= count` points get a cell each.
+    """
+    if len(points) <= count:
+        return np.arange(len(points))
+    low = points.min(0)
+    extent = max(float(np.ptp(points, axis=0).max()), 1e-12)
+
+    def numbers(step: float) -> np.ndarray:
+        place = np.floor((points - low) / step).astype(np.int64)
+        return (place[:, 0] << 42) + (place[:, 1] << 21) + place[:, 2]
+
+    # 2^20 steps along an axis fit into the key; a step beyond the extent makes one cell
+    fine, coarse = extent / (1 << 20), 1.001 * extent
+    while coarse > 1.02 * fine:
+        middle = float(np.sqrt(fine * coarse))
+        if len(np.unique(numbers(middle))) <= count:
+            coarse = middle
+        else:
+            fine = middle
+    return np.unique(numbers(coarse), return_inverse=True)[1].reshape(-1)
 
 
 def weld(vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from animate4d.core.clip import MultiViewVideo
 from animate4d.core.mesh import Mesh
+from animate4d.core.splats import SplatCloud
+from animate4d.fourd.cloud_splats import CLOUD_OPACITIES, bare_points, gather
 from animate4d.fourd.config import FitConfig
 from animate4d.fourd.correspond import Evidence, find_correspondences
 from animate4d.fourd.deform import SplatRig, compose, take_off
@@ -27,7 +29,7 @@ class Level:
     """One resolution of a fit.
 
     Attributes:
-        surface: splats bound to the mesh, polished on frame 0, in the rest pose.
+        surface: splats bound to the body, polished on frame 0, in the rest pose.
         bias: `[1, M, 6]` pose that the fit finds for frame 0 itself.
     """
 
@@ -53,7 +55,7 @@ class GraphPoses:
 
 
 def fit_levels(
-    mesh: Mesh,
+    body: Mesh | SplatCloud,
     graph: Graph,
     video: MultiViewVideo,
     config: FitConfig,
@@ -66,8 +68,8 @@ def fit_levels(
     """Fit all frames.
 
     Args:
-        mesh: in the rest pose.
-        graph: of the mesh.
+        body: in the rest pose.
+        graph: of the body.
         video: to look like.
         config: settings.
         evidence: tracks and flow.
@@ -82,8 +84,8 @@ def fit_levels(
     levels: list[Level] = []
     for number, (size, splats) in enumerate(sizes):
         pictures = shrink(video, size, config)
-        surface = known[number].surface if known else place_splats(mesh, pictures, splats, config)
-        rig = SplatRig(mesh, graph, surface)
+        surface = known[number].surface if known else place_splats(body, pictures, splats, config)
+        rig = SplatRig(body if isinstance(body, Mesh) else bare_points(body), graph, surface)
         fit = GraphFit(rig, pictures, find_correspondences(rig, poses[:1], pictures, evidence), config)
         # the coarse fit of frame 0 to itself is as long as that of any frame, the fine one as short
         steps, joint = (config.fine_steps, True) if number else (config.bias_steps, False)
@@ -125,9 +127,11 @@ def shrink(video: MultiViewVideo, size: int, config: FitConfig) -> Pictures:
     return prepare_pictures(video, size, config.levels, pick_backend("auto", torch.device("cpu")))
 
 
-def place_splats(mesh: Mesh, pictures: Pictures, count: int, config: FitConfig) -> SurfaceSplats:
-    """Spread splats over the mesh and polish them on frame 0."""
-    return polish(sample_splats(mesh, count, config.seed), pictures, config.polish_steps)
+def place_splats(body: Mesh | SplatCloud, pictures: Pictures, count: int, config: FitConfig) -> SurfaceSplats:
+    """Spread splats over a mesh, or stand in for a cloud by fewer; polish them on frame 0."""
+    if isinstance(body, Mesh):
+        return polish(sample_splats(body, count, config.seed), pictures, config.polish_steps)
+    return polish(gather(body, count), pictures, config.polish_steps, CLOUD_OPACITIES)
 
 
 def part(report: Progress, start: float, end: float) -> Progress:

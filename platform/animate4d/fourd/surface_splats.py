@@ -8,14 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from animate4d.core.harmonics import SH0
 from animate4d.core.mesh import Mesh
 from animate4d.core.motion import GraphMotion, Motion
 from animate4d.core.splats import SplatCloud
 from animate4d.fourd.photometric import Pictures, photometric_loss
 from animate4d.fourd.raster_torch import factors_from_quats, multiply_quats
-
-SH0 = 0.28209479177387814
-"""Value of the constant spherical harmonic: RGB = 0.5 + SH0 * sh[:, 0]."""
 
 COVER = 0.55
 """Tangential sigma as a share of the square root of the area per splat: neighbours overlap without blurring."""
@@ -91,7 +89,9 @@ def sample_splats(mesh: Mesh, count: int, seed: int = 0) -> SurfaceSplats:
     )
 
 
-def polish(splats: SurfaceSplats, pictures: Pictures, steps: int) -> SurfaceSplats:
+def polish(
+    splats: SurfaceSplats, pictures: Pictures, steps: int, limits: tuple[float, float] = OPACITY_LIMITS
+) -> SurfaceSplats:
     """Fit colours, sizes, opacities and depth below the surface to the pictures of frame 0.
 
     Splats are wider than the surface they sit on; letting them sink a little keeps the silhouette where it is, so that
@@ -101,25 +101,27 @@ def polish(splats: SurfaceSplats, pictures: Pictures, steps: int) -> SurfaceSpla
         splats: as sampled.
         pictures: frame 0 is used.
         steps: of Adam.
+        limits: of opacities, 0 < low < high < 1.
     """
     if steps == 0:
         return splats
     cloud = splats.cloud
-    sigma = float(cloud.scales[:, 0].mean())
+    sigma = torch.from_numpy(cloud.scales[:, :1])
     rest = torch.from_numpy(cloud.means)
     rotation = factors_from_quats(torch.from_numpy(cloud.quats), torch.ones(len(rest), 3))
     base = torch.from_numpy(cloud.scales)
     colors = (0.5 + SH0 * torch.from_numpy(cloud.sh[:, 0])).requires_grad_()
     stretch = torch.zeros(len(rest), 2, requires_grad=True)
     depth = torch.zeros(len(rest), 1, requires_grad=True)
-    hardness = torch.full((len(rest),), _logit(START_OPACITY)).requires_grad_()
+    low, high = limits
+    share = ((torch.from_numpy(cloud.opacities) - low) / (high - low)).clamp(0.02, 0.98)
+    hardness = torch.logit(share).requires_grad_()
     rates = [(colors, 0.02), (stretch, 0.03), (depth, 0.03), (hardness, 0.05)]
     optimiser = torch.optim.Adam([{"params": [leaf], "lr": rate} for leaf, rate in rates], eps=1e-15)
 
     def current() -> tuple[Tensor, Tensor, Tensor]:
         scales = base * torch.cat([stretch.clamp(-1.2, 0.7).exp(), torch.ones_like(stretch[:, :1])], 1)
         means = rest - sigma * depth.clamp(-0.5, 1.5) * rotation[:, :, 2]
-        low, high = OPACITY_LIMITS
         return means, scales, low + (high - low) * torch.sigmoid(hardness)
 
     for _ in range(steps):
@@ -219,11 +221,6 @@ def quats_from_matrices(rotation: np.ndarray) -> np.ndarray:
     best = np.diagonal(square, axis1=-2, axis2=-1).argmax(-1)
     quats = np.take_along_axis(square, best[..., None, None], -2)[..., 0, :]
     return quats / np.linalg.norm(quats, axis=-1, keepdims=True)
-
-
-def _logit(opacity: float) -> float:
-    share = (opacity - OPACITY_LIMITS[0]) / (OPACITY_LIMITS[1] - OPACITY_LIMITS[0])
-    return float(np.log(share / (1 - share)))
 
 
 def _draw_points(
