@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from animate4d.bench.training import run_our_loop
+from animate4d.bench.loops import run_our_loop
 from animate4d.bench.works import WORKS, Plan, Work, training_plan
 from animate4d.training.engine import skip_cpu_kernel_build
 

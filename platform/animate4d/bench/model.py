@@ -19,12 +19,12 @@ import torch
 from animate4d.bench.clock import Timing, measure
 from animate4d.bench.config import BenchModelConfig
 from animate4d.bench.cost import count_bytes, count_flops, flops_by_part
+from animate4d.bench.loops import compare_loops
 from animate4d.bench.machine import free_memory, machine_facts
 from animate4d.bench.memory import peak_bytes
 from animate4d.bench.peak import matmul_peak
 from animate4d.bench.report import show
 from animate4d.bench.subject import resized
-from animate4d.bench.training import compare_loops
 from animate4d.bench.works import CACHE_INTERVAL, DTYPES, FREE_INIT_ROUNDS, WORKS, Plan, training_plan
 from animate4d.compute.paths import durable_path
 from animate4d.core.errors import ConfigError

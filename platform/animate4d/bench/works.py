@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from animate4d.bench.loops import PlainTraining, TrainingPlan
 from animate4d.bench.subject import Subject, make_subject
-from animate4d.bench.training import PlainTraining, TrainingPlan
 from animate4d.bench.twin import PlainModel
 from animate4d.models.config import MVVDMConfig
 from animate4d.models.execution import ExecutionConfig

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from animate4d.bench.clock import measure, summary
-from animate4d.bench.training import BATCHES, PlainTraining, compare_loops
+from animate4d.bench.loops import BATCHES, PlainTraining, compare_loops
 from animate4d.bench.works import training_plan
 
 
