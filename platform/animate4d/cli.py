@@ -70,6 +70,11 @@ COMMANDS = {
         run="animate4d.jobs:train",
         summary="Train the multi-view video diffusion model with track supervision.",
     ),
+    "sync-run": Command(
+        config="animate4d.runs.config:SyncRunConfig",
+        run="animate4d.runs.sync:sync_run",
+        summary="Send MLflow what it missed of a training while it was away.",
+    ),
     "animate-batch": Command(
         config="animate4d.batch.config:AnimateBatchConfig",
         run="animate4d.batch.run:animate_batch",

@@ -3,14 +3,19 @@
 import json
 
 import pytest
+from mlflow import MlflowClient
 from PIL import Image
 
-from animate4d.core.errors import ModelError
+from animate4d.core.errors import ConfigError, ModelError, ToolError
+from animate4d.io.atomic import write_json
+from animate4d.runs import callback, training_run
 from animate4d.runs.batch_run import BatchRun
 from animate4d.runs.callback import MlflowObserver
+from animate4d.runs.config import SyncRunConfig
 from animate4d.runs.registry import resolve_model
 from animate4d.runs.store import connect, tracking_uri
-from animate4d.runs.training_run import TrainingRun, sync_training
+from animate4d.runs.sync import sync_run
+from animate4d.runs.training_run import TrainingRun
 from animate4d.training.metrics_log import MetricsLog
 from animate4d.training.observers import TrainResult, TrainStart
 
@@ -37,7 +42,7 @@ def write_rows(out, first, last):
 
 def start_of(out, step=0):
     out.mkdir(exist_ok=True)
-    resolved = {"seed": 0, "recipe": {"optimizer": {"learning_rate": 0.002}}}
+    resolved = {"seed": 0, "recipe": {"optimizer": {"learning_rate": 0.002}}, "job": {"run_name": "a run"}}
     (out / "config.json").write_text(json.dumps(resolved))
     return TrainStart(out=out, name="a run", resolved=resolved, step=step, steps=6, workers=1, on_gpu=False)
 
@@ -101,6 +106,14 @@ def test_a_failed_training_is_a_failed_run_with_its_reason(store, tmp_path):
     assert "NaN" in run.data.tags["reason"]
 
 
+def note_of(out):
+    return json.loads((out / "mlflow.json").read_text())["run_id"]
+
+
+def pictures_of(client, run_id):
+    return [entry.path for entry in client.list_artifacts(run_id, "images") if entry.path.endswith(".png")]
+
+
 def test_an_absent_store_costs_one_warning_and_can_be_caught_up_later(store, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     observer = MlflowObserver(AWAY)
@@ -111,26 +124,101 @@ def test_an_absent_store_costs_one_warning_and_can_be_caught_up_later(store, tmp
     said = capsys.readouterr().err
     assert said.count("warning") == 1
     assert "metrics.jsonl" in said
-    run_id = sync_training(tmp_path, uri=store)
-    assert logged_steps(connect(store), run_id) == [1, 2, 3, 4, 5, 6]
+    assert f"animate4d sync-run {tmp_path}" in said
+    client = connect(store)
+    for _ in range(2):  # the second time finds everything there
+        assert sync_run(SyncRunConfig(run=tmp_path, tracking_uri=store)) == 0
+        run = client.get_run(note_of(tmp_path))
+        assert logged_steps(client, run.info.run_id) == [1, 2, 3, 4, 5, 6]
+        assert len(pictures_of(client, run.info.run_id)) == 1
+        assert (run.info.run_name, run.info.status) == ("a run", "FINISHED")
+        assert client.get_model_version_by_alias("mv-vdm", "champion").run_id == run.info.run_id
 
 
-def test_a_store_that_comes_back_by_the_end_has_everything(store, tmp_path, monkeypatch):
-    observer = MlflowObserver(store)
+def test_a_run_that_ended_badly_is_synced_as_what_it_is(store, tmp_path, capsys):
+    client = connect(store)
+    start_of(tmp_path)
+    write_rows(tmp_path, 1, 2)
+    sync_run(SyncRunConfig(run=tmp_path, tracking_uri=store))
+    assert client.get_run(note_of(tmp_path)).info.status == "KILLED"
+    write_json(tmp_path / "outcome.json", {"state": "failed", "step": 2, "message": "no room", "traceback": ""})
+    # The store is known from the first time.
+    sync_run(SyncRunConfig(run=tmp_path))
+    run = client.get_run(note_of(tmp_path))
+    assert (run.info.status, run.data.tags["reason"]) == ("FAILED", "no room")
+    assert store in capsys.readouterr().out
+
+
+def test_sync_says_what_is_wrong(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(ConfigError, match=r"no config\.json"):
+        sync_run(SyncRunConfig(run=tmp_path))
+    start_of(tmp_path)
+    with pytest.raises(ToolError, match="again later"):
+        sync_run(SyncRunConfig(run=tmp_path, tracking_uri=AWAY))
+
+
+@pytest.mark.parametrize("broken", ["__init__", "log_rows", "_describe"])
+def test_a_store_that_comes_back_gets_everything_once_and_no_second_run(store, tmp_path, monkeypatch, capsys, broken):
+    monkeypatch.setattr(callback, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(callback, "FLUSH_SECONDS", 0.0)
+    before = len(connect(store).search_runs([e.experiment_id for e in connect(store).search_experiments()]))
+    observer = MlflowObserver(store, register=False)
     with monkeypatch.context() as patch:
 
         def refuse(*args, **kwargs):
             raise OSError("connection refused")
 
-        patch.setattr(TrainingRun, "__init__", refuse)
+        patch.setattr(TrainingRun, broken, refuse)
         observer.started(start_of(tmp_path))
-        observer.progressed(write_rows(tmp_path, 1, 6))
-        observer.drew(picture(tmp_path, 6), 6)
+        observer.progressed(write_rows(tmp_path, 1, 2))
+        observer.drew(picture(tmp_path, 2), 2)
+    observer.progressed(write_rows(tmp_path, 3, 4))
+    client, run_id = connect(store), note_of(tmp_path)
+    assert logged_steps(client, run_id) == [1, 2, 3, 4]
+    assert len(pictures_of(client, run_id)) == 1
+    assert client.get_run(run_id).data.params["seed"] == "0"
+    observer.progressed(write_rows(tmp_path, 5, 6))
     observer.ended(finished(tmp_path), None)
-    run_id = json.loads((tmp_path / "mlflow.json").read_text())["run_id"]
-    client = connect(store)
     assert logged_steps(client, run_id) == [1, 2, 3, 4, 5, 6]
-    assert client.list_artifacts(run_id, "images")
+    said = capsys.readouterr().err
+    assert (said.count("warning"), said.count("answers again")) == (1, 1)
+    after = len(client.search_runs([e.experiment_id for e in client.search_experiments()]))
+    assert after == before + 1
+
+
+def test_a_request_whose_answer_was_lost_is_not_repeated(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(callback, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(callback, "FLUSH_SECONDS", 0.0)
+    observer = MlflowObserver(store, register=False)
+    observer.started(start_of(tmp_path))
+    with monkeypatch.context() as patch:
+        send = MlflowClient.log_batch
+
+        def lose_the_answer(self, *args, **kwargs):
+            send(self, *args, **kwargs)
+            raise OSError("connection reset")
+
+        patch.setattr(MlflowClient, "log_batch", lose_the_answer)
+        observer.progressed(write_rows(tmp_path, 1, 3))
+    observer.progressed(write_rows(tmp_path, 4, 6))
+    assert logged_steps(connect(store), note_of(tmp_path)) == [1, 2, 3, 4, 5, 6]
+
+
+def test_more_rows_than_one_request_takes_go_out_whole(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_run, "BATCH_METRICS", 7)
+    sent = []
+    send = MlflowClient.log_batch
+
+    def count(self, run_id, metrics=(), params=()):
+        sent.append(len(metrics))
+        return send(self, run_id, metrics=metrics, params=params)
+
+    start = start_of(tmp_path)
+    run = TrainingRun(tmp_path, name="a run", resolved=start.resolved, uri=store)
+    monkeypatch.setattr(MlflowClient, "log_batch", count)
+    run.log_rows(write_rows(tmp_path, 1, 5))
+    assert sent == [6, 6, 3]
 
 
 def test_a_batch_is_one_run_with_a_table(store, tmp_path):

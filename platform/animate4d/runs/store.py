@@ -1,14 +1,16 @@
 """Where MLflow keeps runs, how to reach it quickly, and what happens while it is away.
 
 Default store: one SQLite file, `mlflow.db`, with the artifacts beside it in `mlartifacts/`. Nothing that talks to
-MLflow may end a training or a batch: the first failure is one warning, after which the run goes on without it.
+MLflow may end a training or a batch: a failure is one warning, after which the run goes on without it.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -74,31 +76,45 @@ def experiment(client: MlflowClient, uri: str, name: str) -> str:
 
 
 class Guard:
-    """Runs what may fail because MLflow is away; says so once and skips the rest until `retry`."""
+    """Runs what may fail because MLflow is away; says so once per absence and skips the rest until it tries again.
 
-    def __init__(self, uri: str, consequence: str) -> None:
-        """Remember what to say: `consequence` ends the warning, for example where the numbers still are."""
+    Attributes:
+        away: whether the last attempt failed.
+    """
+
+    def __init__(self, uri: str, consequence: str, *, patience: float = math.inf) -> None:
+        """Remember the store and what to say.
+
+        Args:
+            uri: of the store.
+            consequence: ends the warning, for example where the numbers still are.
+            patience: seconds after a failure for which attempts are skipped.
+        """
         self.uri, self.consequence = uri, consequence
         self.away = False
-        self._said = False
+        self._patience = patience
+        self._next = 0.0
 
     def attempt(self, action: Callable[[], T]) -> T | None:
         """Return what the action returns, or None if MLflow is away."""
-        if self.away:
+        if self.away and time.monotonic() < self._next:
             return None
         try:
-            return action()
+            result = action()
         except failures() as error:
-            self.away = True
-            if not self._said:
+            if not self.away:
                 first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
                 sys.stderr.write(f"warning: MLflow at {self.uri} does not answer ({first}); {self.consequence}\n")
-                self._said = True
+            self.away, self._next = True, time.monotonic() + self._patience
             return None
+        if self.away:
+            sys.stderr.write(f"MLflow at {self.uri} answers again\n")
+        self.away = False
+        return result
 
     def retry(self) -> None:
-        """Let the next attempt try again."""
-        self.away = False
+        """Let the next attempt try again at once."""
+        self._next = 0.0
 
 
 def failures() -> tuple[type[Exception], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +21,14 @@ if TYPE_CHECKING:
 NOTE = "mlflow.json"
 """File in the run folder that says which MLflow run it is."""
 
-BATCH_METRICS = 1000
-"""MLflow's own limit per request."""
+BATCH_METRICS, BATCH_PARAMS = 1000, 100
+"""MLflow's own limits per request."""
+
+PICTURES = "samples"
+PICTURE_NAME = re.compile(rf"{PICTURES}[+%]step[+%](\d+)[+%].*\.webp$")
+"""How MLflow names the last file it writes of a logged picture."""
+
+STOPPED = "stopped; resume goes on with this run"
 
 
 class TrainingRun:
@@ -43,9 +50,12 @@ class TrainingRun:
         """
         self.out, self.uri = out, tracking_uri(uri)
         self.client: MlflowClient = connect(self.uri)
-        self.run_id = self._noted_run() or self._new_run(name, resolved)
-        logged = self.client.get_run(self.run_id).data.metrics.get("step")
-        self._step = int(logged) if logged is not None else 0
+        self.run_id = self._noted_run() or self._new_run(name)
+        self._step = 0
+        self._pictures: set[int] = set()
+        if not self.client.get_run(self.run_id).data.params:
+            self._describe(resolved)
+        self._look()
 
     def log_rows(self, rows: Sequence[Row]) -> None:
         """Log rows of metrics.jsonl; steps that MLflow has already are left out."""
@@ -53,27 +63,35 @@ class TrainingRun:
 
         now = int(time.time() * 1000)
         fresh = [row for row in rows if row["step"] > self._step]
-        metrics = [
-            Metric(name, float(value), now, row["step"])
-            for row in fresh
-            for name, value in row.items()
-            if math.isfinite(value)
-        ]
-        for start in range(0, len(metrics), BATCH_METRICS):
-            self.client.log_batch(self.run_id, metrics=metrics[start : start + BATCH_METRICS])
-        if fresh:
-            self._step = fresh[-1]["step"]
+        # Whole rows per request: what a request that failed half-way has left is told by its last step.
+        together = BATCH_METRICS // max((len(row) for row in fresh), default=1)
+        for start in range(0, len(fresh), together):
+            batch = fresh[start : start + together]
+            metrics = [
+                Metric(name, float(value), now, row["step"])
+                for row in batch
+                for name, value in row.items()
+                if math.isfinite(value)
+            ]
+            self.client.log_batch(self.run_id, metrics=metrics)
+            self._step = batch[-1]["step"]
 
     def catch_up(self) -> None:
-        """Log what metrics.jsonl has and MLflow has not."""
+        """Log the rows and pictures that the run folder has and MLflow has not."""
+        self._look()
         self.log_rows(read_rows(self.out / NAME))
+        for image in sorted((self.out / "samples").glob("step-*.png")):
+            self.log_picture(image, int(image.stem.removeprefix("step-")))
 
     def log_picture(self, image: Path, step: int) -> None:
-        """Log a sample grid, shown in the run's image grid."""
+        """Log a sample grid, shown in the run's image grid; one that MLflow has already is left out."""
         from PIL import Image
 
+        if step in self._pictures:
+            return
         with Image.open(image) as picture:
-            self.client.log_image(self.run_id, picture.copy(), key="samples", step=step)
+            self.client.log_image(self.run_id, picture.copy(), key=PICTURES, step=step)
+        self._pictures.add(step)
 
     def log_model(self, folder: Path, *, register: bool) -> None:
         """Log the model folder as artifact `model`, and make it the champion if asked."""
@@ -87,6 +105,13 @@ class TrainingRun:
             self.client.set_tag(self.run_id, "reason", reason[:5000])
         self.client.set_terminated(self.run_id, status)
 
+    def _look(self) -> None:
+        """See what MLflow has: a request whose answer was lost may have been done."""
+        logged = self.client.get_run(self.run_id).data.metrics.get("step")
+        self._step = int(logged) if logged is not None else 0
+        names = (entry.path for entry in self.client.list_artifacts(self.run_id, "images"))
+        self._pictures = {int(found[1]) for found in map(PICTURE_NAME.search, names) if found}
+
     def _noted_run(self) -> str | None:
         note = self.out / NOTE
         if not note.exists():
@@ -97,28 +122,24 @@ class TrainingRun:
         self.client.update_run(noted["run_id"], status="RUNNING")
         return noted["run_id"]
 
-    def _new_run(self, name: str, resolved: dict[str, Any]) -> str:
-        from mlflow.entities import Param
-
+    def _new_run(self, name: str) -> str:
         parent = experiment(self.client, self.uri, TRAINING)
         run_id = self.client.create_run(parent, run_name=name, tags={"run_folder": str(self.out)}).info.run_id
-        params = [Param(key, value) for key, value in text_params(resolved).items()]
-        for start in range(0, len(params), 100):
-            self.client.log_batch(run_id, params=params[start : start + 100])
-        self.client.log_dict(run_id, resolved, "config.json")
+        # Noted at once: a store that goes away during the next requests must not get a second run when it is back.
         write_json(self.out / NOTE, {"uri": self.uri, "run_id": run_id, "experiment_id": parent})
         return run_id
 
+    def _describe(self, resolved: dict[str, Any]) -> None:
+        """Log the settings; parameters last, so that a run with parameters has both."""
+        from mlflow.entities import Param
 
-def sync_training(out: Path, *, uri: str | None = None, register: bool = False) -> str:
-    """Bring a run folder into MLflow afterwards, for a training during which the store was away; returns the run id."""
-    run = TrainingRun(out, name=out.name, resolved=json.loads((out / "config.json").read_text()), uri=uri)
-    run.catch_up()
-    for image in sorted((out / "samples").glob("step-*.png")):
-        run.log_picture(image, int(image.stem.removeprefix("step-")))
-    if (out / "model").is_dir():
-        run.log_model(out / "model", register=register)
-        run.end("FINISHED")
-    else:
-        run.end("KILLED")
-    return run.run_id
+        self.client.log_dict(self.run_id, resolved, "config.json")
+        params = [Param(key, value) for key, value in text_params(resolved).items()]
+        for start in range(0, len(params), BATCH_PARAMS):
+            self.client.log_batch(self.run_id, params=params[start : start + BATCH_PARAMS])
+
+
+def noted_store(out: Path) -> str | None:
+    """Return the URI of the store that a run folder's run was opened in, or None."""
+    note = out / NOTE
+    return json.loads(note.read_text())["uri"] if note.exists() else None
