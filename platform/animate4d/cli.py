@@ -115,6 +115,11 @@ COMMANDS = {
         run="animate4d.bench.trackers:bench_trackers",
         summary="Score point trackers against exact tracks of real animations.",
     ),
+    "bench fourd-kernels": Command(
+        config="animate4d.bench.kernels_config:BenchKernelsConfig",
+        run="animate4d.bench.kernels:bench_kernels",
+        summary="Measure the C kernels of the 4D fit against their twins in plain torch.",
+    ),
 }
 
 GROUPS = {"bench": "Measure how fast and how good a part is on this machine."}
