@@ -113,7 +113,8 @@ def splat_works(config: BenchKernelsConfig) -> dict[str, Callable[[], list[Tenso
 
     def work(backend: str) -> list[Tensor]:
         leaves = [tensor.clone().requires_grad_() for tensor in tensors]
-        image = draw_splats(*leaves, viewmats, intrinsics, config.size, backend=backend)
+        means, quats, scales, opacities, colors = leaves
+        image = draw_splats(means, quats, scales, opacities, colors, viewmats, intrinsics, config.size, backend=backend)
         return [image.detach(), *torch.autograd.grad(image, leaves, cotangent)]
 
     return {backend: partial(work, backend) for backend in ("native", "torch")}
