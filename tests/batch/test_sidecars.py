@@ -17,7 +17,7 @@ from animate4d.batch import sidecar_fill
 from animate4d.batch.sidecar_config import EncodeLatentsConfig, LabelTracksConfig
 from animate4d.batch.sidecar_fill import FillPlan, FillWorker, fill
 from animate4d.batch.sidecars import encode_latents, label_tracks
-from animate4d.core.errors import ClusterError, ConfigError, ModelError, ShardError
+from animate4d.core.errors import ClusterError, ConfigError, ModelError, ShardError, StorageError
 from animate4d.data.config import DataConfig
 from animate4d.data.labels import Labeller
 from animate4d.data.loader import open_stream
@@ -219,16 +219,14 @@ def test_workers_that_keep_dying_and_makers_that_cannot_start_end_the_job(shards
         list(fill(plan_of(shards, broken), keys, 1))
 
 
-def test_a_full_disk_stops_at_once_and_says_so(shards, tmp_path):
-    class Full:
-        folder = tmp_path
+def test_a_full_disk_stops_at_once_and_says_so(shards, tmp_path, monkeypatch):
+    def write_bytes(path, data):
+        raise OSError(28, "No space left on device")
 
-        def keep(self, members, views):
-            raise OSError(28, "No space left on device")
-
-    outcome = FillWorker(plan_of(shards, Full)).fill(0)
+    monkeypatch.setattr("animate4d.data.sidecar.write_bytes", write_bytes)
+    outcome = FillWorker(plan_of(shards, partial(Labeller, "opencv-lk", 15, tmp_path))).fill(0)
     assert "No space left on device" in str(outcome.fatal)
-    assert isinstance(outcome.fatal, ConfigError)
+    assert isinstance(outcome.fatal, StorageError)
 
 
 def test_a_sample_unlike_the_first_is_not_labelled(shards, tmp_path):

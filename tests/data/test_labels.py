@@ -1,19 +1,26 @@
+import errno
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from animate4d.core.errors import ConfigError, ShardError
+from animate4d.core.errors import ConfigError, ShardError, StorageError
 from animate4d.data.config import DataConfig
 from animate4d.data.labels import Labeller, label_clip, read_labels
 from animate4d.data.order import Cursor, Item
 from animate4d.data.reader import ItemReader
-from animate4d.io.arrays import pack_arrays
+from animate4d.data.sidecar import pack_sidecar
+from animate4d.io import storage
+from animate4d.io.arrays import pack_arrays, unpack_arrays
 from animate4d.tracks.build import make_tracker
 
 VIEWS = [0, 2, 4, 6]
 
 
 class CountingTracker:
-    id = "counting/1"
+    id = "opencv-lk/1"
 
     def __init__(self) -> None:
         self.calls = 0
@@ -62,6 +69,118 @@ def test_labels_of_another_sample_or_other_views_are_refused(make_sample):
         with pytest.raises(ShardError, match=key) as error:
             read_labels(data, sample, views, 8)
         assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def shards(tmp_path, write_shards):
+    return write_shards(tmp_path / "s", 3, tracks=False, per_shard=2)
+
+
+def reader(folder, **changes):
+    base = DataConfig(
+        shards=folder, size=32, views=4, frames=4, stride=2, frames_per_step=3, tracker="opencv-lk", prefetch=0
+    )
+    return ItemReader(replace(base, **changes))
+
+
+def tracks_of(reader) -> dict:
+    """(sample, group) -> its tracks, through the whole reader."""
+    items = [reader.order.item(Cursor(0, place)) for place in range(reader.order.epoch_items)]
+    return {(item.sample, item.group): reader.example(item).tracks for item in items}
+
+
+def same(first: dict, second: dict) -> bool:
+    return first.keys() == second.keys() and all(np.array_equal(first[key], second[key]) for key in first)
+
+
+def test_exchanged_label_files_never_reach_another_sample(shards, tmp_path):
+    """Every file takes the name of the next one: nothing of that is believed, and all of it is made again."""
+    truth = tracks_of(reader(shards))
+    files = sorted(shards.glob("labels/*/*.npz"))
+    assert len(files) == len(truth) == 6
+    contents = [path.read_bytes() for path in files]
+    for path, data in zip(files, [*contents[1:], contents[0]], strict=True):
+        path.write_bytes(data)
+    assert same(tracks_of(reader(shards)), truth)
+    assert [path.read_bytes() for path in files] == contents
+
+
+def test_labels_of_a_twin_with_the_same_pictures_are_refused(labeller, make_sample):
+    """Two samples may show the very same pictures; the labels of one still say whose they are."""
+    key, members = make_sample(1)
+    meta = json.loads(members["meta.json"]) | {"id": "twin-00000001-00-00000"}
+    twin = members | {"meta.json": json.dumps(meta).encode()}
+    labeller.label(members, VIEWS)
+    path = next(labeller.folder.iterdir())
+    path.rename(path.with_name(path.name.replace(key, meta["id"])))
+    with pytest.raises(ShardError, match=f"of sample {key}.* offered to {meta['id']}"):
+        read_labels(labeller.label(twin, VIEWS), meta["id"], VIEWS, 8)
+
+
+def test_a_sample_that_pretends_to_be_another_spoils_only_itself(tmp_path, write_shards, make_sample):
+    pretender = {1: lambda members: members | {"meta.json": make_sample(0)[1]["meta.json"]}}
+    plain = tracks_of(reader(write_shards(tmp_path / "plain", 4, tracks=False)))
+    spoilt = reader(write_shards(tmp_path / "spoilt", 4, tracks=False, damage=pretender), max_bad_share=0.5)
+    for place in (*range(8), *range(8)):
+        item = spoilt.order.item(Cursor(0, place))
+        example = spoilt.example(item)
+        if item.sample == 1:
+            assert not example.sample_id.startswith("disc-00000001")
+        else:
+            assert np.array_equal(example.tracks, plain[item.sample, item.group])
+    assert all("of sample disc-00000000" in reason for reason in spoilt.skipped.values())
+    assert set(spoilt.skipped) == {"disc-00000001-00-00000/0", "disc-00000001-00-00000/1"}
+
+
+@pytest.mark.parametrize("change", [{"tracker": "other/1"}, {"grid": "9"}])
+def test_labels_made_another_way_are_made_again(labeller, make_sample, change):
+    """Someone copied another tracker's folder over this one's, or labels of another precision."""
+    _, members = make_sample(1)
+    arrays = {"xy": np.zeros((4, 8, 9, 2), np.float32), "visible": np.full((4, 8, 9), 255, np.uint8)}
+    facts = {"tracker": "opencv-lk/1", "grid": "15"} | change
+    labeller._files.write(members, VIEWS, pack_sidecar(members, VIEWS, arrays, **facts))
+    assert unpack_arrays(labeller.label(members, VIEWS), {"xy": ("float32", (4, 8, None, 2))})["xy"].any()
+    assert labeller._tracker.calls == 1
+    assert not labeller.keep(members, VIEWS)
+
+
+def test_a_label_file_with_pickled_objects_is_refused_unopened(labeller, make_sample, tmp_path):
+    class Canary:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "canary",))
+
+    _, members = make_sample(1)
+    labeller.label(members, VIEWS)
+    path = next(labeller.folder.iterdir())
+    np.savez(path, note=np.array([Canary()], object), xy=np.zeros(3), visible=np.zeros(3))
+    with pytest.raises(ShardError, match="object"):
+        labeller.label(members, VIEWS)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_label_folder_whose_storage_fails_stops_the_run_and_blames_no_sample(shards, monkeypatch):
+    monkeypatch.setattr(storage, "PAUSE_S", 0.0)
+    real, broken = Path.read_bytes, reader(shards)
+    broken.example(broken.order.item(Cursor()))
+
+    def read_bytes(path):
+        if "labels" in path.parts:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", read_bytes)
+        with pytest.raises(StorageError, match=r"labels.*Input/output error"):
+            broken.example(broken.order.item(Cursor()))
+    assert not broken.skipped
+
+    def write_bytes(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("animate4d.data.sidecar.write_bytes", write_bytes)
+    with pytest.raises(StorageError, match=r"labels.* cannot be written \(No space left on device\)"):
+        broken.example(broken.order.item(Cursor(0, 1)))
+    assert not broken.skipped
 
 
 def test_damaged_and_foreign_label_files_are_named(labeller, make_sample):

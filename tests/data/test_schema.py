@@ -1,9 +1,12 @@
 """Samples come back as they were written; whatever does not fit has a name."""
 
+import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from animate4d.core.cameras import Rig
 from animate4d.core.clip import MultiViewVideo
@@ -118,6 +121,45 @@ def damage(members, **changes):
 def test_damaged_members_name_the_sample(members, change, words):
     with pytest.raises(ShardError, match=f"sample a-00000000-00-00000: .*{words}"):
         decode_clip(change(members), views=range(VIEWS), frames=range(FRAMES))
+
+
+def test_flow_of_all_views_in_one_array_is_read_too(parts, members):
+    """The form that shards had at first."""
+    _, _, _, flow, mask = parts
+    old = members | {"flow.npz": pack_arrays({"flow": flow.astype(np.float16), "mask": mask})}
+    views, frames = [3, 1], [0, 2, 5]
+    first, second = (decode_clip(form, views=views, frames=frames) for form in (old, members))
+    np.testing.assert_array_equal(first.flow, second.flow)
+    np.testing.assert_array_equal(first.flow_mask, second.flow_mask)
+
+
+def test_flow_and_mask_of_different_sizes_are_refused(parts, members):
+    _, _, _, flow, mask = parts
+    halves = {"flow_01": flow[1].astype(np.float16), "mask_01": mask[1, :, ::2]}
+    with pytest.raises(ShardError, match="do not fit together"):
+        decode_clip(members | {"flow.npz": pack_arrays(halves)}, views=[1], frames=[0])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "GIF", "JPEG2000"])
+def test_a_picture_of_another_kind_under_our_name_is_not_decoded(members, kind):
+    stream = io.BytesIO()
+    Image.fromarray(np.zeros((FRAMES * SIZE, SIZE, 3), np.uint8)).save(stream, kind)
+    with pytest.raises(ShardError, match="not a readable WebP"):
+        decode_clip(members | {"view_01.webp": stream.getvalue()}, views=[1], frames=[0])
+
+
+@pytest.mark.parametrize("member", ["tracks.npz", "flow.npz"])
+def test_pickled_objects_in_arrays_are_refused_unopened(members, member, tmp_path):
+    class Canary:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "canary",))
+
+    stream = io.BytesIO()
+    names = ("xy", "visible", "tracker", "flow_01", "mask_01")
+    np.savez(stream, **{name: np.array([Canary()], object) for name in names})
+    with pytest.raises(ShardError, match="object"):
+        decode_clip(members | {member: stream.getvalue()}, views=[1], frames=[0])
+    assert not (tmp_path / "canary").exists()
 
 
 def test_tracks_that_are_not_numbers_are_refused(members, parts):

@@ -1,18 +1,22 @@
+import builtins
+import errno
 import os
+import tarfile
+import time
 
 import pytest
 
-from animate4d.core.errors import ShardError
-from animate4d.data import store as store_module
+from animate4d.core.errors import ShardError, StorageError
 from animate4d.data.store import ShardStore
-from animate4d.io.shards import iterate_shard, write_index
+from animate4d.io import storage
+from animate4d.io.shards import iterate_shard, read_index, write_index
 
 BIG = 2**30
 
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch):
-    monkeypatch.setattr(store_module, "READ_PAUSE_S", 0.0)
+    monkeypatch.setattr(storage, "PAUSE_S", 0.0)
 
 
 @pytest.mark.parametrize("cache", [0, BIG])
@@ -144,3 +148,106 @@ def test_a_missing_keep_list_is_named(tmp_path, write_shards):
     with pytest.raises(ShardError) as error:
         ShardStore(folder, keep=tmp_path / "none.txt")
     one_line(error, "none.txt", "cannot be read")
+
+
+class Disk:
+    """Reads of the shards go through this: the numbered ones fail, as on a server that comes and goes."""
+
+    def __init__(self, monkeypatch, failing) -> None:
+        self.failing, self.reads, self.real = failing, 0, builtins.open
+        monkeypatch.setattr(builtins, "open", self)
+
+    def __call__(self, path, *arguments, **options):
+        file = self.real(path, *arguments, **options)
+        if str(path).endswith(".tar"):
+            return FailingFile(file, self)
+        return file
+
+
+class FailingFile:
+    def __init__(self, file, disk) -> None:
+        self._file, self._disk = file, disk
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def read(self, size=-1):
+        self._disk.reads += 1
+        if self._disk.reads in self._disk.failing:
+            raise OSError(errno.EIO, "Input/output error")
+        return self._file.read(size)
+
+
+@pytest.mark.parametrize("cache", [0, BIG])
+def test_reads_that_fail_in_the_middle_are_made_up_for(tmp_path, write_shards, monkeypatch, cache):
+    folder = write_shards(tmp_path / "s", 4, per_shard=2, frames=2, views=2)
+    truth = {key: members for path in sorted(folder.glob("*.tar")) for key, members in iterate_shard(path)}
+    disk = Disk(monkeypatch, {1, 2, 4, 9})
+    store = ShardStore(folder, cache_bytes=cache)
+    for number, key in enumerate(store.keys):
+        assert store.read(number, list(truth[key])) == truth[key]
+    assert disk.reads > 3
+
+
+@pytest.mark.parametrize("cache", [0, BIG])
+def test_a_disk_that_stays_dead_is_one_named_error(tmp_path, write_shards, monkeypatch, cache):
+    folder = write_shards(tmp_path / "s", 4, per_shard=2, frames=2, views=2)
+    Disk(monkeypatch, range(10**9))
+    with pytest.raises(StorageError) as error:
+        ShardStore(folder, cache_bytes=cache).read(3, ["meta.json"])
+    one_line(error, ".tar", "Input/output error", "check the storage")
+
+
+@pytest.mark.parametrize("cache", [0, BIG])
+def test_storage_that_stalls_is_one_named_error_and_no_hang(tmp_path, write_shards, monkeypatch, cache):
+    """A pipe that nobody writes to blocks whoever opens it, as a dead NFS server does."""
+    folder = write_shards(tmp_path / "s", 2, frames=2, views=2)
+    path = folder / "shard-000000.tar"
+    info = read_index(folder)[0]
+    path.unlink()
+    os.mkfifo(path)
+    monkeypatch.setattr(storage, "LIMIT_S", 0.1)
+    monkeypatch.setattr("animate4d.data.store.check_size", lambda *_: None)  # a pipe has no size
+    monkeypatch.setattr("animate4d.io.shards.check_size", lambda *_: None)
+    began = time.monotonic()
+    with pytest.raises(StorageError) as error:
+        ShardStore(folder, cache_bytes=cache).read(0, ["meta.json"])
+    assert time.monotonic() - began < 10
+    one_line(error, info.name, "no answer within 0.1 s")
+    for _ in range(storage.ATTEMPTS):  # lets the threads go that were left behind
+        os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+
+
+@pytest.mark.parametrize("cache", [0, BIG])
+def test_a_member_that_comes_twice_is_refused(tmp_path, write_shards, add_foreign_member, cache):
+    folder = write_shards(tmp_path / "s", 1, frames=2, views=2)
+    add_foreign_member(folder / "shard-000000.tar", "disc-00000000-00-00000.view_00.webp", b"another picture")
+    with pytest.raises(ShardError) as error:
+        ShardStore(folder, cache_bytes=cache).read(0, ["meta.json"])
+    one_line(error, "view_00.webp", "twice")
+
+
+@pytest.mark.parametrize("cache", [0, BIG])
+def test_sparse_members_are_refused(tmp_path, write_shards, cache):
+    """The size of a sparse member is not that of its bytes in the tar: read at its offset, it holds its neighbours'."""
+    folder = write_shards(tmp_path / "s", 1, frames=2, views=2)
+    path = folder / "shard-000000.tar"
+    with tarfile.open(path) as tar:
+        entry = next(entry for entry in tar if entry.name.endswith("view_00.webp"))
+    data = bytearray(path.read_bytes())
+    header = data[entry.offset : entry.offset + 512]
+    header[156:157] = tarfile.GNUTYPE_SPARSE
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    data[entry.offset : entry.offset + 512] = header
+    path.write_bytes(data)
+    with pytest.raises(ShardError) as error:
+        ShardStore(folder, cache_bytes=cache).read(0, ["meta.json"])
+    assert not isinstance(error.value, StorageError)
+    one_line(error, "view_00.webp", "not a member of our shards")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from animate4d.compute.session import require_resources
-from animate4d.core.errors import ClusterError, ConfigError, ShardError, UserError
+from animate4d.core.errors import ClusterError, ConfigError, ShardError, StorageError, UserError
 from animate4d.data.decode import view_group
 from animate4d.data.schema import decode_meta
 from animate4d.data.store import ShardStore
@@ -115,11 +115,10 @@ class FillWorker:
         key = self._store.keys[number]
         try:
             return fill_sample(self._plan, self._maker, self._store, number)
+        except StorageError as error:
+            return Filled(key=key, fatal=error)
         except ShardError as error:
             return Filled(key=key, folder=self._maker.folder, problem=" ".join(str(error).split()))
-        except OSError as error:
-            sentence = f"{self._maker.folder}: cannot be written ({error.strerror}): make room, then run again"
-            return Filled(key=key, fatal=ConfigError(sentence))
 
 
 def fill_sample(plan: FillPlan, maker: Maker, store: ShardStore, number: int) -> Filled:
@@ -136,6 +135,8 @@ def fill_sample(plan: FillPlan, maker: Maker, store: ShardStore, number: int) ->
     for group in groups:
         try:
             made += maker.keep(members, group)
+        except StorageError:
+            raise
         except ShardError as error:  # the other groups may be sound
             problems.append(" ".join(str(error).split()))
     found = len(groups) - made - len(problems)

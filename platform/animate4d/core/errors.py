@@ -24,6 +24,10 @@ class ShardError(UserError):
     """A shard, its index or one of its samples is damaged or foreign."""
 
 
+class StorageError(ShardError):
+    """The storage under shards, labels or latents fails: no single sample is to blame."""
+
+
 class ModelError(UserError):
     """A model folder or checkpoint is missing, incomplete or does not fit."""
 

@@ -2,7 +2,7 @@
 
 Labels are made on all stored frames, because small steps are easier to follow than the model's large ones (tracking
 notes, section 7), and on the very views an item shows. Each label file names its sample, views, tracker and the hash of
-the pictures it was made from; it is refused for any other sample and made again when the pictures have changed.
+the pictures it was made from; it is refused for any other sample and made again when pictures or tracker are others.
 """
 
 from __future__ import annotations
@@ -45,7 +45,11 @@ class Labeller:
     def __init__(self, tracker: str, grid: int, folder: Path, checkpoint: Path | None = None) -> None:
         self._tracker = make_tracker(tracker, checkpoint=checkpoint)
         self._grid = grid
-        self._files = Sidecar(folder=folder / f"{slug(self._tracker.id)}-grid{grid}", noun="labels")
+        self._files = Sidecar(
+            folder=folder / f"{slug(self._tracker.id)}-grid{grid}",
+            noun="labels",
+            maker=maker_facts(self._tracker, grid),
+        )
         self._files.make_folder()
 
     @property
@@ -61,19 +65,21 @@ class Labeller:
             views: stored view numbers.
 
         Raises:
-            ShardError: a member is missing or cannot be decoded.
+            ShardError: a member is missing or cannot be decoded, or the kept file is damaged.
+            StorageError: labels cannot be read or written.
         """
         kept = self._files.find(members, views)
         return self._make(members, views) if kept is None else kept
 
     def keep(self, members: Mapping[str, bytes], views: Sequence[int]) -> bool:
-        """See that labels of these views are kept; a damaged file is replaced.
+        """See that labels of these views are kept; a damaged or unreadable file is replaced.
 
         Returns:
             Whether they had to be made.
 
         Raises:
             ShardError: a member is missing or cannot be decoded.
+            StorageError: the labels cannot be written.
         """
         decode_meta(members)
         with suppress(ShardError):
@@ -100,7 +106,12 @@ def label_clip(tracker: PointTracker, members: Mapping[str, bytes], views: Seque
         "xy": tracks.xy.astype(np.float32),
         "visible": np.round(tracks.visible * valid[:, None] * 255).astype(np.uint8),
     }
-    return pack_sidecar(members, views, arrays, tracker=tracks.tracker)
+    return pack_sidecar(members, views, arrays, **maker_facts(tracker, grid))
+
+
+def maker_facts(tracker: PointTracker, grid: int) -> dict[str, str]:
+    """Return what labels say of how they were made: everything but the pictures that decides them."""
+    return {"tracker": tracker.id, "grid": str(grid)}
 
 
 def read_labels(data: bytes, sample: str, views: Sequence[int], frames: int) -> Tracks:

@@ -27,7 +27,8 @@ def latent_files(folder: Path, codec: str, size: int) -> Sidecar:
         codec: id of the codec, with the hash of its weights.
         size: side of the encoded pictures, pixels.
     """
-    return Sidecar(folder=folder / f"{slug(codec)}-{size}", noun=NOUN)
+    maker = {"codec": codec, "size": str(size)}
+    return Sidecar(folder=folder / f"{slug(codec)}-{size}", noun=NOUN, maker=maker)
 
 
 def pack_latents(

@@ -1,7 +1,7 @@
 """From an item to an example, in two halves: fetch (encoded bytes and labels, may run anywhere) and decode (late).
 
 Both loaders are made of these halves. What cannot be decoded is skipped, named, counted and replaced by another item
-drawn from the same seed; shards that are gone, cut or lack the wanted tracks stop the run.
+drawn from the same seed; shards that are gone, cut or lack the wanted tracks stop the run, as does failing storage.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from animate4d.core.errors import ShardError
+from animate4d.core.errors import ShardError, StorageError
 from animate4d.data.batch import Example
 from animate4d.data.config import DataConfig
 from animate4d.data.decode import ItemDecoder
@@ -78,12 +78,18 @@ class ItemReader:
         return EncodedItem(sample=sample, group=item.group, members=members)
 
     def label(self, encoded: EncodedItem) -> EncodedItem:
-        """Add computed labels, or the reason why there are none; items of tracker "exact" pass through."""
+        """Add computed labels, or the reason why there are none; items of tracker "exact" pass through.
+
+        Raises:
+            StorageError: labels cannot be read or kept; no item is to blame.
+        """
         if self._labeller is None or encoded.fatal:
             return encoded
         labels, damage = b"", ""
         try:
             labels = self._labeller.label(encoded.members, self.decoder.views(encoded.group))
+        except StorageError:
+            raise
         except ShardError as error:
             damage = str(error)
         return replace(encoded, labels=labels, damage=damage)
@@ -111,6 +117,8 @@ class ItemReader:
                 if encoded.damage:
                     raise ShardError(encoded.damage)
                 return self.decoder.decode(wanted, encoded.sample, encoded.members, encoded.labels or None)
+            except StorageError:
+                raise
             except ShardError as error:
                 self._skip(encoded, error)
             attempt, encoded = attempt + 1, None

@@ -16,7 +16,7 @@ import numpy as np
 from animate4d.core.clip import MultiViewVideo
 from animate4d.core.errors import ShardError
 from animate4d.core.tracks import Tracks
-from animate4d.io.arrays import pack_arrays, unpack_arrays
+from animate4d.io.arrays import array_names, pack_arrays, unpack_arrays
 from animate4d.io.images import LOSSLESS, decode_strip, encode_strip
 
 SCHEMA = 1
@@ -130,7 +130,10 @@ def encode_sample(
         }
         members["tracks.npz"] = pack_arrays(arrays)
     if flow is not None and flow_mask is not None:
-        members["flow.npz"] = pack_arrays({"flow": flow.astype(np.float16), "mask": flow_mask})
+        # An array per view: readers of a few views inflate only theirs, which halves the cost of an item of 4 of 16.
+        arrays = {f"flow_{view:02d}": field.astype(np.float16) for view, field in enumerate(flow)}
+        arrays |= {f"mask_{view:02d}": mask for view, mask in enumerate(flow_mask)}
+        members["flow.npz"] = pack_arrays(arrays)
     return members
 
 
@@ -242,13 +245,23 @@ def decode_flow(
     members: Mapping[str, bytes], meta: ClipMeta, views: list[int], frames: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decode `flow.npz`, restricted to views and frames."""
-    shape = (len(meta.camera_to_world), len(meta.times), None, None)
+    data, shape = members["flow.npz"], (len(meta.times), None, None)
     with naming("flow.npz"):
-        arrays = unpack_arrays(members["flow.npz"], {"flow": ("float16", (*shape, 2)), "mask": ("uint8", shape)})
-    if arrays["flow"].shape[:4] != arrays["mask"].shape:
-        raise ShardError("flow.npz: flow and mask do not fit together")
-    chosen = np.ix_(views, frames)
-    return arrays["flow"][chosen].astype(np.float32), arrays["mask"][chosen]
+        if "flow" in array_names(data):  # one array for all views, as written at first
+            shape = (len(meta.camera_to_world), *shape)
+            arrays = unpack_arrays(data, {"flow": ("float16", (*shape, 2)), "mask": ("uint8", shape)})
+            flow, mask = arrays["flow"][views], arrays["mask"][views]
+        else:
+            expected = {f"flow_{view:02d}": ("float16", (*shape, 2)) for view in views}
+            expected |= {f"mask_{view:02d}": ("uint8", shape) for view in views}
+            arrays = unpack_arrays(data, expected)
+            if len({array.shape[:3] for array in arrays.values()}) > 1:
+                raise ShardError("flow and mask do not fit together")
+            flow = np.stack([arrays[f"flow_{view:02d}"] for view in views])
+            mask = np.stack([arrays[f"mask_{view:02d}"] for view in views])
+        if flow.shape[:4] != mask.shape:
+            raise ShardError("flow and mask do not fit together")
+    return flow[:, frames].astype(np.float32), mask[:, frames]
 
 
 @contextmanager

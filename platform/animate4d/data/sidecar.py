@@ -1,7 +1,8 @@
 """Files computed from samples and kept beside the shards: one per (sample, view group), with a note of whose it is.
 
 A shard is never written to, so labels and latents of several makers can lie beside it. The note names the sample, its
-views and the sha256 of the pictures: a file is refused for any other sample, and stale when the pictures have changed.
+views, the sha256 of the pictures and the maker: a file is refused for any other sample, and stale when the pictures
+have changed or another maker's file lies in its place.
 """
 
 from __future__ import annotations
@@ -10,20 +11,23 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from animate4d.core.errors import ConfigError, ShardError
+from animate4d.core.errors import ConfigError, ShardError, StorageError
 from animate4d.data.schema import decode_meta
 from animate4d.io.arrays import pack_arrays, read_checked, unpack_arrays
 from animate4d.io.atomic import write_bytes
+from animate4d.io.storage import patiently, unreadable
 
 NOTE = {"note": ("uint8", (None,))}
 OWNER = {"sample", "views", "pictures"}
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,10 +37,12 @@ class Sidecar:
     Attributes:
         folder: of this maker alone; its name says how the files were made.
         noun: what they are, in sentences: "labels" or "latents".
+        maker: facts of the note that a file must have; one that was made another way counts as missing.
     """
 
     folder: Path
     noun: str
+    maker: Mapping[str, str] = field(default_factory=dict)
 
     def make_folder(self) -> None:
         """Make the folder.
@@ -56,39 +62,55 @@ class Sidecar:
         return self.folder / f"{sample}.v{'-'.join(map(str, views))}.npz"
 
     def has(self, members: Mapping[str, bytes], views: Sequence[int]) -> bool:
-        """Return whether the file is there and of these very pictures; reads its note only.
+        """Return whether the file is there, of this maker and of these very pictures; reads its note only.
 
         Raises:
             ShardError: it is damaged, or a picture is missing.
+            StorageError: it cannot be read.
         """
-        return self._belongs(self.path(decode_meta(members).id, views), members, views)
+        path = self.path(decode_meta(members).id, views)
+        note = self._from_storage(path, lambda: self._note(path, path))
+        return note is not None and self._belongs(note, members, views)
 
     def find(self, members: Mapping[str, bytes], views: Sequence[int]) -> bytes | None:
-        """Return the file, or None where it is missing or was made of other pictures; raises as `has` does."""
+        """Return the file, or None where it is missing or of another maker or other pictures; raises as `has` does."""
+        path = self.path(decode_meta(members).id, views)
+        data = self._from_storage(path, path.read_bytes)
+        return data if data is not None and self._belongs(self._note(path, io.BytesIO(data)), members, views) else None
+
+    def write(self, members: Mapping[str, bytes], views: Sequence[int], data: bytes) -> None:
+        """Keep what `pack_sidecar` made of these views of a sample.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
         path = self.path(decode_meta(members).id, views)
         try:
-            data = path.read_bytes()
+            write_bytes(path, data)
+        except OSError as error:
+            raise StorageError(
+                f"{path.parent} cannot be written ({error.strerror}): make room, then run again"
+            ) from error
+
+    def _from_storage(self, path: Path, read: Callable[[], Value]) -> Value | None:
+        try:
+            return patiently(read, expected=False)
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise ShardError(f"{path} cannot be read ({error.strerror}): delete it") from error
-        return data if self._belongs(path, members, views, io.BytesIO(data)) else None
+            raise unreadable(path, error, f"check the storage of data.{self.noun}") from error
 
-    def _belongs(
-        self, path: Path, members: Mapping[str, bytes], views: Sequence[int], content: io.BytesIO | None = None
-    ) -> bool:
+    def _note(self, path: Path, content: Path | io.BytesIO) -> dict[str, Any]:
         try:
-            with zipfile.ZipFile(content or path) as archive:
+            with zipfile.ZipFile(content) as archive:
                 data = read_checked(archive, "note", *NOTE["note"])
-        except FileNotFoundError:
-            return False
-        except (zipfile.BadZipFile, ShardError, ValueError, EOFError, OSError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, ShardError, ValueError, EOFError, NotImplementedError) as error:
             raise ShardError(f"{path} cannot be read ({error}): delete it") from error
-        return parse_note(data.tobytes(), self.noun)["pictures"] == pictures_hash(members, views)
+        return parse_note(data.tobytes(), self.noun)
 
-    def write(self, members: Mapping[str, bytes], views: Sequence[int], data: bytes) -> None:
-        """Keep what `pack_sidecar` made of these views of a sample."""
-        write_bytes(self.path(decode_meta(members).id, views), data)
+    def _belongs(self, note: Mapping[str, Any], members: Mapping[str, bytes], views: Sequence[int]) -> bool:
+        made = all(note.get(name) == value for name, value in self.maker.items())
+        return made and note["pictures"] == pictures_hash(members, views)
 
 
 def pack_sidecar(

@@ -8,22 +8,14 @@ the views an item does not use (sha256 is then not checked, keys and sizes are).
 from __future__ import annotations
 
 import tarfile
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from animate4d.core.errors import ShardError
 from animate4d.data.split import Split
-from animate4d.io.shards import ShardInfo, iterate_shard, member_of, read_index
-
-READ_ATTEMPTS = 3
-READ_PAUSE_S = 0.5
-"""Shared file systems lose a file for a moment when a server moves; a second is enough to tell that from a deletion."""
-
-
-Value = TypeVar("Value")
+from animate4d.io.shards import ShardInfo, check_size, iterate_shard, member_of, missing_shard, read_index
+from animate4d.io.storage import PatientFile, patiently
 
 
 class ShardStore:
@@ -56,7 +48,7 @@ class ShardStore:
         self.keys = tuple(key for key, _ in stored if key in wanted)
         self._shards = [number for key, number in stored if key in wanted]
         for info in self._infos:
-            _check_size(folder, info)
+            check_size(folder / info.name, info)
         self._offsets: dict[int, dict[str, dict[str, tuple[int, int]]]] = {}
         self._cache: dict[str, dict[str, bytes]] | None = None
         if sum(info.bytes for info in self._infos) <= cache_bytes:
@@ -69,29 +61,27 @@ class ShardStore:
         """Return those of the wanted members that sample number `sample` has.
 
         Raises:
-            ShardError: its shard has gone, was cut or changed since the index was written.
+            StorageError: its shard has gone, or cannot be read.
+            ShardError: its shard was cut or changed since the index was written.
         """
         key = self.keys[sample]
         if self._cache is not None:
             held = self._cache[key]
             return {name: held[name] for name in members if name in held}
         shard = self._shards[sample]
-        return _patiently(self.folder / self._infos[shard].name, lambda: self._pick(shard, key, members))
-
-    def _pick(self, shard: int, key: str, members: Sequence[str]) -> dict[str, bytes]:
         info = self._infos[shard]
-        if shard not in self._offsets:
-            self._offsets[shard] = _member_offsets(self.folder / info.name, info)
-        offsets = self._offsets[shard][key]
-        picked = {}
-        with open(self.folder / info.name, "rb") as file:
-            for name in members:
-                if name in offsets:
-                    start, size = offsets[name]
-                    file.seek(start)
-                    picked[name] = file.read(size)
-                    if len(picked[name]) != size:
-                        raise ShardError(f"{self.folder / info.name} was cut while in use: {key}.{name} is incomplete")
+        path = self.folder / info.name
+        try:
+            if shard not in self._offsets:
+                self._offsets[shard] = _member_offsets(path, info)
+            offsets = self._offsets[shard][key]
+            wanted = {name: offsets[name] for name in members if name in offsets}
+            picked = patiently(lambda: _pick(path, wanted))
+        except OSError as error:
+            raise missing_shard(path, error) from error
+        cut = next((name for name, (_, size) in wanted.items() if len(picked[name]) != size), None)
+        if cut is not None:
+            raise ShardError(f"{path} was cut while in use: {key}.{cut} is incomplete")
         return picked
 
     def _check_keys(self, found: dict[str, dict[str, bytes]]) -> None:
@@ -123,7 +113,7 @@ def read_keep_list(path: Path, folder: Path, stored: Mapping[str, object]) -> fr
         ShardError: unreadable, empty, or it names a sample that the folder does not hold.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = patiently(path.read_bytes, expected=False).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ShardError(f"{path}: cannot be read as a list of samples to keep ({error})") from error
     words = [line.partition("#")[0].strip() for line in lines]
@@ -136,24 +126,30 @@ def read_keep_list(path: Path, folder: Path, stored: Mapping[str, object]) -> fr
     return kept
 
 
-def _check_size(folder: Path, info: ShardInfo) -> None:
-    path = folder / info.name
-    size = _patiently(path, lambda: path.stat().st_size)
-    if size != info.bytes:
-        raise ShardError(f"{path} has {size} bytes, its index says {info.bytes}: copy or build it again")
+def _pick(path: Path, places: Mapping[str, tuple[int, int]]) -> dict[str, bytes]:
+    """Return what stands at some (offset, size) of a file, in one go: a thread per member would cost too much."""
+    picked = {}
+    with open(path, "rb") as file:
+        for name, (start, size) in places.items():
+            file.seek(start)
+            picked[name] = file.read(size)
+    return picked
 
 
 def _member_offsets(path: Path, info: ShardInfo) -> dict[str, dict[str, tuple[int, int]]]:
     """Return key -> member -> (offset, size) of one shard, read from its headers only."""
-    _check_size(path.parent, info)
+    check_size(path, info)
     offsets: dict[str, dict[str, tuple[int, int]]] = {}
     try:
-        with tarfile.open(path, "r:") as tar:
+        with PatientFile(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:  # type: ignore[call-overload]
             for entry in tar:
                 key, member = member_of(path, entry)
                 if key in offsets and key != next(reversed(offsets)):
                     raise ShardError(f"{path}: the members of sample {key} are not side by side: build it again")
-                offsets.setdefault(key, {})[member] = (entry.offset_data, entry.size)
+                members = offsets.setdefault(key, {})
+                if member in members:
+                    raise ShardError(f"{path} holds {entry.name} twice: build it again")
+                members[member] = (entry.offset_data, entry.size)
     except tarfile.TarError as error:
         raise ShardError(f"{path} is damaged ({error}): copy or build it again") from error
     if tuple(offsets) != info.keys:
@@ -161,16 +157,3 @@ def _member_offsets(path: Path, info: ShardInfo) -> dict[str, dict[str, tuple[in
             f"{path} holds {len(offsets)} samples, its index names {info.samples}, or they differ: build it again"
         )
     return offsets
-
-
-def _patiently(path: Path, read: Callable[[], Value]) -> Value:
-    for attempt in range(READ_ATTEMPTS):
-        try:
-            return read()
-        except OSError as error:
-            if attempt == READ_ATTEMPTS - 1:
-                raise ShardError(
-                    f"{path} is in the index but cannot be read ({error.strerror}): put it back or build it again"
-                ) from error
-            time.sleep(READ_PAUSE_S)
-    raise AssertionError("the last attempt returns or raises")

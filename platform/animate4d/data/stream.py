@@ -25,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from animate4d.core.errors import ClusterError, ShardError
 from animate4d.data.batch import TrainingBatch, collate
@@ -46,6 +47,9 @@ SEGMENT_ORDERS = 1024
 """Work orders per Ray Data execution: some 30,000 items between two starts of the actors."""
 TASK_ORDERS = 16
 """Work orders per reading task; a task streams its blocks out as they are made."""
+
+LOOP_PAUSE_S = 0.02
+"""Rest of Ray Data's control loop: little beside what a block takes, and 50 rounds a second instead of hundreds."""
 
 ROOM_PATIENCE_S = 15.0
 """Tasks of a stream just closed, or of a worker just replaced, give their CPUs back within seconds."""
@@ -115,6 +119,7 @@ class RayStream:
                 compute=ActorPoolStrategy(size=config.labellers),
             )
         context = rows.context
+        context.custom_execution_callback_classes = [Unhurried]
         context.enable_progress_bars = False
         context.target_max_block_size = TARGET_BLOCK_BYTES
         context.execution_options.preserve_order = True
@@ -162,9 +167,9 @@ class LabelActor:
         rows = [unpack_row(row) for row in batch.to_pylist()]
         try:
             reader = _reader(self._config)
+            return pack_rows([reader.label(row) for row in rows])
         except ShardError as error:
             return pack_rows([replace(row, fatal=row.fatal or located(error)) for row in rows])
-        return pack_rows([reader.label(row) for row in rows])
 
 
 def located(error: ShardError) -> str:
@@ -193,6 +198,18 @@ def unpack_row(row: dict[str, Any]) -> EncodedItem:
     """Take an item out of an Arrow row."""
     members = dict(zip(json.loads(row.pop("names")), row.pop("members"), strict=True))
     return EncodedItem(members=members, **row)
+
+
+class Unhurried(ExecutionCallback):
+    """Lets Ray Data's control loop, a thread of the trainer's process, rest after every step.
+
+    The loop waits for what the reading tasks have ready. While the trainer is behind, something always is, and the loop
+    goes round without end, which takes the interpreter from the thread that decodes.
+    """
+
+    def on_execution_step(self, executor: object) -> None:
+        """Rest."""
+        time.sleep(LOOP_PAUSE_S)
 
 
 def require_room(config: DataConfig) -> None:

@@ -41,6 +41,15 @@ def unpack_arrays(data: bytes, expected: Mapping[str, tuple[str, tuple[int | Non
         raise ShardError(f"not a readable npz: {error}") from error
 
 
+def array_names(data: bytes) -> frozenset[str]:
+    """Return the names of the arrays in npz bytes; raises ShardError where it is none."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return frozenset(name.removesuffix(".npy") for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError) as error:
+        raise ShardError(f"not a readable npz: {error}") from error
+
+
 def read_checked(archive: zipfile.ZipFile, name: str, dtype: str, shape: tuple[int | None, ...]) -> np.ndarray:
     """Read one array of an open npz after checking its header."""
     if f"{name}.npy" not in archive.namelist():

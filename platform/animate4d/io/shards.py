@@ -14,11 +14,12 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from animate4d.core.errors import ShardError
+from animate4d.core.errors import ShardError, StorageError
 from animate4d.core.hashing import hash_file
 from animate4d.io.atomic import sync_file, sync_folder, temporary_name, write_json
+from animate4d.io.storage import PatientFile, patiently, unreadable
 
 INDEX_NAME = "index.json"
 INDEX_SCHEMA = 1
@@ -29,6 +30,9 @@ END_BYTES = 2 * tarfile.BLOCKSIZE
 """Zeros at the end of a tar. A member cut off before them ends in at most one block of padding."""
 MAX_MEMBER_BYTES = 256 * 1024**2
 """A 16-frame strip at 512 px is about 8 MB; anything near this limit is not a sample of ours."""
+
+READ_BYTES = 2**20
+"""Read at a time from a shard that is read through."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,10 +152,12 @@ def read_index(folder: Path) -> list[ShardInfo]:
     """
     path = folder / INDEX_NAME
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(patiently(path.read_bytes, expected=False))
         infos = [ShardInfo(**{**entry, "keys": tuple(entry["keys"])}) for entry in content["shards"]]
     except FileNotFoundError as error:
         raise ShardError(f"{path} is missing: give a folder made by jobs/build_shards.py") from error
+    except OSError as error:
+        raise unreadable(path, error, "check the storage and the path") from error
     except (ValueError, TypeError, KeyError) as error:
         raise ShardError(f"{path} is not an index of shards ({error}): build the shards again") from error
     if content.get("schema") != INDEX_SCHEMA:
@@ -178,19 +184,15 @@ def iterate_shard(path: Path, info: ShardInfo | None = None) -> Iterator[tuple[s
 
     Raises:
         ShardError: damaged, shorter than indexed, foreign member types, or members of a sample not side by side.
+        StorageError: missing although indexed, or its storage fails.
     """
     if info is not None:
-        try:
-            size = path.stat().st_size
-        except OSError as error:
-            raise ShardError(f"{path} is in the index but cannot be read: {error.strerror}") from error
-        if size != info.bytes:
-            raise ShardError(f"{path} has {size} bytes, its index says {info.bytes}: copy or build it again")
+        check_size(path, info)
     seen: set[str] = set()
     try:
-        with open(path, "rb") as file:
+        with PatientFile(path) as file:
             stream = HashingReader(file)
-            with tarfile.open(fileobj=stream, mode="r|") as tar:  # type: ignore[call-overload]
+            with tarfile.open(fileobj=stream, mode="r|", bufsize=READ_BYTES) as tar:  # type: ignore[call-overload]
                 key, members = "", dict[str, bytes]()
                 for entry in tar:
                     found, member = member_of(path, entry)
@@ -203,6 +205,8 @@ def iterate_shard(path: Path, info: ShardInfo | None = None) -> Iterator[tuple[s
                             )
                         seen.add(found)
                         key, members = found, {}
+                    if member in members:
+                        raise ShardError(f"{path} holds {entry.name} twice: build it again")
                     body = tar.extractfile(entry)
                     members[member] = body.read() if body else b""
                     if len(members[member]) != entry.size:
@@ -211,7 +215,7 @@ def iterate_shard(path: Path, info: ShardInfo | None = None) -> Iterator[tuple[s
                     yield key, members
             digest = stream.finish()
     except OSError as error:
-        raise ShardError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise missing_shard(path, error) if info else unreadable(path, error, "check the storage") from error
     except tarfile.TarError as error:
         raise ShardError(f"{path} is damaged ({error}): copy or build it again") from error
     if info is not None and len(seen) != info.samples:
@@ -223,11 +227,11 @@ def iterate_shard(path: Path, info: ShardInfo | None = None) -> Iterator[tuple[s
 class HashingReader:
     """A binary stream that hashes what is read from it."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: PatientFile) -> None:
         self._stream = stream
         self._digest = hashlib.sha256()
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int) -> bytes:
         """Read and hash."""
         data = self._stream.read(size)
         self._digest.update(data)
@@ -235,15 +239,39 @@ class HashingReader:
 
     def finish(self) -> str:
         """Hash what is left (a tar ends in padding that its reader does not touch) and return the hex digest."""
-        while self.read(1 << 20):
+        while self.read(READ_BYTES):
             pass
         return self._digest.hexdigest()
 
 
+def missing_shard(path: Path, error: OSError) -> StorageError:
+    """Return the named error of a shard that the index knows and the storage does not give."""
+    return unreadable(f"{path} is in the index but", error, "check the storage, put it back or build it again")
+
+
+def check_size(path: Path, info: ShardInfo) -> None:
+    """Compare a shard's size with its index entry.
+
+    Raises:
+        StorageError: the file is not there, or its storage does not answer.
+        ShardError: the sizes differ.
+    """
+    try:
+        size = patiently(lambda: path.stat().st_size)
+    except OSError as error:
+        raise missing_shard(path, error) from error
+    if size != info.bytes:
+        raise ShardError(f"{path} has {size} bytes, its index says {info.bytes}: copy or build it again")
+
+
 def member_of(path: Path, entry: tarfile.TarInfo) -> tuple[str, str]:
-    """Split a tar entry's name into key and member type, refusing everything that we do not write."""
+    """Split a tar entry's name into key and member type, refusing everything that we do not write.
+
+    Links and sparse files too: their bytes do not stand in the tar as their size says.
+    """
     key, _, member = entry.name.partition(".")
-    if not entry.isfile() or not KEY.fullmatch(key) or not MEMBER.fullmatch(member):
+    ours = entry.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not entry.issparse()
+    if not ours or not KEY.fullmatch(key) or not MEMBER.fullmatch(member):
         raise ShardError(
             f"{path} holds {entry.name!r}, which is not a member of our shards; such files are not opened: "
             "build it again"

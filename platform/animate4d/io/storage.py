@@ -1,0 +1,116 @@
+"""Reading from storage that is slow, loses a file for a moment, or dies: tried again under a time limit, then given up.
+
+A read that fails is repeated with growing pauses, from a file opened anew: a handle that NFS calls stale stays so.
+A read that does not return cannot be interrupted, only left behind; so every read is made in a thread of its own, which
+costs some 60 microseconds.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, TypeVar
+
+from animate4d.core.errors import StorageError
+
+ATTEMPTS = 4
+PAUSE_S = 0.5
+"""First pause; each is twice the one before. 3.5 s in all is enough to tell a server that moves from a deletion."""
+
+LIMIT_S = 60.0
+"""How long one read may take. A sample of 20 MB then needs 0.33 MB/s; a restarted file server is back in a minute."""
+
+Value = TypeVar("Value")
+
+
+def patiently(read: Callable[[], Value], *, expected: bool = True) -> Value:
+    """Return what a function that reads files returns.
+
+    Args:
+        read: is called again after an OSError or when it does not return, so it must open its files itself.
+        expected: whether a missing file is a fault to wait for, and not an answer.
+
+    Raises:
+        OSError: the last one, a TimeoutError for a read that does not return; a FileNotFoundError at once if missing
+            files are not expected.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            return within(LIMIT_S, read)
+        except OSError as error:
+            if attempt == ATTEMPTS - 1 or (isinstance(error, FileNotFoundError) and not expected):
+                raise
+            time.sleep(PAUSE_S * 2**attempt)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def within(seconds: float, read: Callable[[], Value]) -> Value:
+    """Return what `read` returns, or raise what it raises.
+
+    Raises:
+        TimeoutError: it has not returned in time; its thread is left behind and its result, should it come, dropped.
+    """
+    outcome: list[tuple[Value | None, BaseException | None]] = []
+
+    def work() -> None:
+        try:
+            outcome.append((read(), None))
+        except BaseException as error:  # noqa: BLE001 - raised again by the caller's thread
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=work, name="storage", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not outcome:
+        raise TimeoutError(errno.ETIMEDOUT, f"no answer within {seconds:g} s")
+    value, error = outcome[0]
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]
+
+
+class PatientFile:
+    """A file open for reading; where reading fails it is opened anew and taken up where it was. A context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+        self._position = 0
+
+    def __enter__(self) -> PatientFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def seek(self, position: int) -> None:
+        """Go to a place, counted from the start."""
+        self._position = position
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._position
+
+    def read(self, size: int) -> bytes:
+        """Return the next `size` bytes, fewer at the end; raises as `patiently` does."""
+        held, position = [self._file], self._position
+        self._file = None
+
+        def attempt() -> tuple[IO[bytes], bytes]:
+            # The first attempt takes the open file along: it is not used again unless this one succeeds.
+            file = (held.pop() if held else None) or open(self._path, "rb")  # noqa: SIM115 - open over calls
+            file.seek(position)
+            return file, file.read(size)
+
+        self._file, data = patiently(attempt)
+        self._position += len(data)
+        return data
+
+
+def unreadable(subject: object, error: OSError, advice: str) -> StorageError:
+    """Return the named error of a file that `patiently` could not read."""
+    return StorageError(f"{subject} cannot be read ({error.strerror or error}; tried {ATTEMPTS} times): {advice}")
