@@ -138,7 +138,7 @@ def test_labels_made_another_way_are_made_again(labeller, make_sample, change):
     _, members = make_sample(1)
     arrays = {"xy": np.zeros((4, 8, 9, 2), np.float32), "visible": np.full((4, 8, 9), 255, np.uint8)}
     facts = {"tracker": "opencv-lk/1", "grid": "15"} | change
-    labeller._files.write(members, VIEWS, pack_sidecar(members, VIEWS, arrays, **facts))
+    labeller._files.write(members, VIEWS, pack_sidecar(members, VIEWS, arrays, facts))
     assert unpack_arrays(labeller.label(members, VIEWS), {"xy": ("float32", (4, 8, None, 2))})["xy"].any()
     assert labeller._tracker.calls == 1
     assert not labeller.keep(members, VIEWS)

@@ -106,7 +106,7 @@ def label_clip(tracker: PointTracker, members: Mapping[str, bytes], views: Seque
         "xy": tracks.xy.astype(np.float32),
         "visible": np.round(tracks.visible * valid[:, None] * 255).astype(np.uint8),
     }
-    return pack_sidecar(members, views, arrays, **maker_facts(tracker, grid))
+    return pack_sidecar(members, views, arrays, maker_facts(tracker, grid))
 
 
 def maker_facts(tracker: PointTracker, grid: int) -> dict[str, str]:

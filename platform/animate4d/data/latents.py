@@ -27,8 +27,12 @@ def latent_files(folder: Path, codec: str, size: int) -> Sidecar:
         codec: id of the codec, with the hash of its weights.
         size: side of the encoded pictures, pixels.
     """
-    maker = {"codec": codec, "size": str(size)}
-    return Sidecar(folder=folder / f"{slug(codec)}-{size}", noun=NOUN, maker=maker)
+    return Sidecar(folder=folder / f"{slug(codec)}-{size}", noun=NOUN, maker=maker_facts(codec, size))
+
+
+def maker_facts(codec: str, size: int) -> dict[str, str]:
+    """Return what latents say of how they were made."""
+    return {"codec": codec, "size": str(size)}
 
 
 def pack_latents(
@@ -36,7 +40,7 @@ def pack_latents(
 ) -> bytes:
     """Return npz bytes of the moments `[V, T, c, h, w]` of all stored frames of these views."""
     arrays = {"mean": mean.astype(np.float32), "std": std.astype(np.float32)}
-    return pack_sidecar(members, views, arrays, compress=False, codec=codec, size=str(size))
+    return pack_sidecar(members, views, arrays, maker_facts(codec, size), compress=False)
 
 
 def read_latents(

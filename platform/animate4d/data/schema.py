@@ -245,16 +245,16 @@ def decode_flow(
     members: Mapping[str, bytes], meta: ClipMeta, views: list[int], frames: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decode `flow.npz`, restricted to views and frames."""
-    data, shape = members["flow.npz"], (len(meta.times), None, None)
+    data = members["flow.npz"]
+    shape: tuple[int | None, ...] = (len(meta.times), None, None)
     with naming("flow.npz"):
         if "flow" in array_names(data):  # one array for all views, as written at first
             shape = (len(meta.camera_to_world), *shape)
             arrays = unpack_arrays(data, {"flow": ("float16", (*shape, 2)), "mask": ("uint8", shape)})
             flow, mask = arrays["flow"][views], arrays["mask"][views]
         else:
-            expected = {f"flow_{view:02d}": ("float16", (*shape, 2)) for view in views}
-            expected |= {f"mask_{view:02d}": ("uint8", shape) for view in views}
-            arrays = unpack_arrays(data, expected)
+            flows = {f"flow_{view:02d}": ("float16", (*shape, 2)) for view in views}
+            arrays = unpack_arrays(data, flows | {f"mask_{view:02d}": ("uint8", shape) for view in views})
             if len({array.shape[:3] for array in arrays.values()}) > 1:
                 raise ShardError("flow and mask do not fit together")
             flow = np.stack([arrays[f"flow_{view:02d}"] for view in views])

@@ -117,12 +117,14 @@ def pack_sidecar(
     members: Mapping[str, bytes],
     views: Sequence[int],
     arrays: Mapping[str, np.ndarray],
+    maker: Mapping[str, str],
     *,
     compress: bool = True,
-    **facts: str,
 ) -> bytes:
-    """Return npz bytes of arrays with the note of whose they are; `facts` are added to the note."""
-    note = {"sample": decode_meta(members).id, "views": list(views), "pictures": pictures_hash(members, views)} | facts
+    """Return npz bytes of arrays with the note of whose they are and of how they were made (see `Sidecar.maker`)."""
+    note = {"sample": decode_meta(members).id, "views": list(views), "pictures": pictures_hash(members, views)} | dict(
+        maker
+    )
     packed = {"note": np.frombuffer(json.dumps(note).encode(), np.uint8)}
     return pack_arrays({**arrays, **packed}, compress=compress)
 
