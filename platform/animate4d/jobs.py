@@ -83,7 +83,8 @@ def animate_one(config: AnimateConfig) -> int:
     animate(
         request, model, out, model_version=version, progress=lambda stage, share: bar.update(int(100 * share), stage)
     )
-    print(f"\n{out / 'animated.glb'} ({time.monotonic() - begun:.0f} s); look at {out / 'views.mp4'}")
+    result = next(path for name in ("animated.glb", "motion.npz") if (path := out / name).exists())
+    print(f"\n{result} ({time.monotonic() - begun:.0f} s); look at {out / 'views.mp4'}")
     return 0
 
 

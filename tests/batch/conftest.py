@@ -10,7 +10,10 @@ from animate4d.pipeline.config import Request
 from animate4d.pipeline.receipt import STAGES
 
 
-def make_receipt(*, video="generated", asset="fox.glb", truth=None, warnings=(), lost=(), seed=3):
+RESULT = ("animated.glb", "splats/static.ply", "views.mp4", "thumb.webp", "still.webp")
+
+
+def make_receipt(*, video="generated", asset="fox.glb", truth=None, warnings=(), lost=(), seed=3, files=RESULT):
     return {
         "key": "0" * 64,
         "request": {"asset": asset, "prompt": "", "seed": seed, "video": video, "clip": None, "options": {}},
@@ -19,6 +22,7 @@ def make_receipt(*, video="generated", asset="fox.glb", truth=None, warnings=(),
         "fit": {"loss": 0.01, "mask_iou": 0.93, "lost_frames": list(lost)},
         "truth": truth,
         "warnings": list(warnings),
+        "files": {name: {"bytes": 1, "sha256": "0" * 64} for name in files},
     }
 
 

@@ -131,9 +131,9 @@ def test_a_generated_video_without_a_model_is_refused_at_once(barrel, tmp_path):
         animate(Request(asset=barrel, prompt="a barrel"), None, tmp_path / "out", model_version="")
 
 
-def test_a_splat_file_is_refused_with_a_reason(splat_file, tmp_path):
+def test_splats_have_no_clip_of_their_own(splat_file, tmp_path):
     request = Request(asset=splat_file, prompt="", video="ground-truth")
-    with pytest.raises(AssetError, match="splat assets cannot be animated yet: a mesh is needed"):
+    with pytest.raises(AssetError, match=r"captured\.ply: has no animation, .* use video=generated"):
         animate(request, None, tmp_path / "out", model_version="")
     assert not (tmp_path / "out").exists()
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from animate4d.batch.manifest import Manifest
 from animate4d.batch.pages import escape, part, policy
-from animate4d.batch.report import LINKS, RowResult
+from animate4d.batch.report import LINKS, RowResult, links_of
 from animate4d.io.atomic import write_text
 
 LINK_NAMES = {"glb": ("GLB", "animated.glb"), "ply": ("PLY", "splats.ply"), "mp4": ("MP4", "views.mp4")}
@@ -58,6 +58,7 @@ def _card(result: RowResult) -> str:
     links = [
         f'<a href="{folder}/{LINKS[key]}" download="{escape(row.id)}-{file}">{text}</a>'
         for key, (text, file) in LINK_NAMES.items()
+        if key in links_of(receipt)
     ]
     links.append(f'<a href="{folder}/{LINKS["receipt"]}">Receipt</a>')
     return Template(part("gallery_card.html")).substitute(

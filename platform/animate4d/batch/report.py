@@ -123,9 +123,14 @@ def table_row(result: RowResult) -> dict[str, Any]:
         "lost_frames": " ".join(map(str, fit["lost_frames"])),
         "warnings": "; ".join(receipt["warnings"]),
         **{name: truth.get(name, "") for name in ("e_fit", "e_static", "ratio")},
-        **{name: f"{row.id}/{file}" for name, file in LINKS.items()},
+        **{name: f"{row.id}/{file}" for name, file in links_of(receipt).items()},
     }
     return cells
+
+
+def links_of(receipt: dict[str, Any]) -> dict[str, str]:
+    """Return the files of a result that are linked, by column; splats, for one, have no GLB."""
+    return {name: file for name, file in LINKS.items() if file in receipt["files"] or name == "receipt"}
 
 
 def safe_cell(value: Any) -> Any:

@@ -6,6 +6,7 @@ Splats keep their row from file to file, so identity across frames is the row nu
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +17,13 @@ from scipy.spatial.transform import Rotation
 from animate4d.assets.asset import Asset
 from animate4d.assets.normalise import UP_ROTATIONS
 from animate4d.assets.splat_frame import splats_to_user
-from animate4d.core.motion import GraphMotion
+from animate4d.core.motion import GraphMotion, SplatMotion
 from animate4d.core.splats import SplatCloud
-from animate4d.io.atomic import atomic_folder
+from animate4d.io.atomic import atomic_folder, write_bytes
 from animate4d.io.ply import write_splat_ply
+
+MAX_SEQUENCE_BYTES = 256 << 20
+"""Largest sequence of PLY files written without being asked: 16 frames of 60 000 splats with all harmonics."""
 
 
 def write_splats(asset: Asset, splats: SplatCloud, out: Path) -> None:
@@ -49,6 +53,41 @@ def write_splat_sequence(
         for name, centres, turns in zip(names, means, quats, strict=True):
             write_splats(asset, replace(splats, means=centres, quats=turns), work / name)
     return [folder / name for name in names]
+
+
+def write_trajectories(
+    asset: Asset, splats: SplatCloud, moved: SplatMotion, times: np.ndarray, folder: Path
+) -> list[str]:
+    """Write where every splat goes: `motion.npz`, and a PLY per frame in `splats/frames` unless that is too much.
+
+    The archive holds `means [T, N, 3]` and `quats [T, N, 4]` (wxyz) in the frame of the user's file, and `times [T]`,
+    seconds; rows are those of `splats/static.ply`.
+
+    Args:
+        asset: whose frame the files are in.
+        splats: canonical, at frame 0.
+        moved: canonical trajectories.
+        times: of the frames.
+        folder: of the bundle.
+
+    Returns:
+        What the user should know of the files.
+    """
+    means, quats = np.empty_like(moved.means), np.empty_like(moved.quats)
+    bare = replace(splats, sh=splats.sh[:, :1])
+    for frame in range(len(times)):
+        there = splats_to_user(moved.at(frame, bare), asset.to_canonical)
+        means[frame], quats[frame] = there.means, there.quats
+    stream = io.BytesIO()
+    np.savez_compressed(stream, means=means, quats=aligned(quats), times=np.asarray(times, np.float64))
+    write_bytes(folder / "motion.npz", stream.getvalue())
+    size = len(times) * len(splats.means) * 4 * (14 + 3 * splats.sh.shape[1])
+    if size > MAX_SEQUENCE_BYTES:
+        return [f"A PLY per frame would take {size / 1e9:.1f} GB: only motion.npz was written."]
+    with atomic_folder(folder / "splats" / "frames") as work:
+        for frame in range(len(times)):
+            write_splats(asset, moved.at(frame, splats), work / f"frame_{frame:04d}.ply")
+    return []
 
 
 def move_splats(splats: SplatCloud, motion: GraphMotion, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -20,10 +20,7 @@ from animate4d.assets.load import load_asset
 from animate4d.core.cameras import Rig
 from animate4d.core.clip import GREY, MultiViewVideo
 from animate4d.core.errors import AssetError, ConfigError
-from animate4d.core.mesh import Mesh
 from animate4d.core.motion import GraphMotion
-from animate4d.export.glb import write_animated_glb
-from animate4d.export.splats import write_splats
 from animate4d.fourd.config import PRESETS, led_by_flow
 from animate4d.fourd.fit import FitResult, fit_motion
 from animate4d.io.atomic import atomic_folder
@@ -32,9 +29,9 @@ from animate4d.models.mv_vdm import MVVDM
 from animate4d.pipeline.config import Request
 from animate4d.pipeline.pictures import write_pictures, write_target
 from animate4d.pipeline.receipt import StageClock, write_receipt
+from animate4d.pipeline.subject import Subject, subject_of
 from animate4d.videos.generate import generate_video
 from animate4d.views.clip import frame_times, render_clip
-from animate4d.views.raycast import render_views
 
 VIEW_PX = 256
 """Pixels per view: of the frames the video starts from, and of the pictures of the result."""
@@ -151,15 +148,16 @@ class _Animation:
     def run(self, model_version: str) -> dict[str, Any]:
         """Go through all stages and return the receipt."""
         with self._stage("load"):
-            asset, mesh, clip = self._load()
-        target = self._ground_truth(asset, clip) if self.request.video == "ground-truth" else self._generated(mesh)
+            asset, clip = self._load()
+            subject = subject_of(asset)
+        target = self._ground_truth(asset, clip) if self.request.video == "ground-truth" else self._generated(subject)
         with self._stage("fit"):
             tick = self._ticks("fit")
             config = replace(PRESETS[self.request.options.fit](), seed=self.request.seed % 2**32)
             if target.flow is not None:
                 config = led_by_flow(config)
             fit = fit_motion(
-                mesh,
+                subject.body,
                 target.video,
                 config,
                 flow=target.flow,
@@ -170,19 +168,18 @@ class _Animation:
             if self.request.video == "generated":
                 # clips are trained as loops whose last frame leads into the first
                 motion = motion.closed()
-            if not isinstance(motion, GraphMotion):
-                raise ConfigError("a field's motion cannot be exported yet: fit with body=graph")
-            poses = motion.apply(mesh.vertices)
         with self._stage("export"):
-            write_animated_glb(asset, motion, self.folder / "animated.glb", name=self._animation_name(asset, clip))
-            (self.folder / "splats").mkdir()
-            write_splats(asset, fit.splats, self.folder / "splats" / "static.ply")
+            notes = subject.export(motion, fit, self.folder, self._animation_name(asset, clip))
         with self._stage("pictures"):
             tick = self._ticks("pictures")
-            write_pictures(self.folder, mesh, poses, motion.times, self.rig, VIEW_PX, tick)
+            write_pictures(self.folder, subject.film(motion, self.rig, VIEW_PX), motion.times, tick)
             on_grey = np.round(target.video.on_grey() * 255).astype(np.uint8)
             write_target(self.folder / f"{self.request.video}.mp4", on_grey, target.video.times)
-        truth, warnings = _truth(poses, target.vertices)
+        truth: dict[str, float | None] | None = None
+        warnings: list[str] = []
+        if target.vertices is not None:
+            assert asset.mesh is not None
+            truth, warnings = _truth(motion.apply(asset.mesh.vertices), target.vertices)
         return write_receipt(
             self.folder,
             self.request,
@@ -191,26 +188,19 @@ class _Animation:
             clock=self.clock,
             fit=_fit_report(fit),
             truth=truth,
-            warnings=[*asset.warnings, *warnings],
+            warnings=[*asset.warnings, *notes, *warnings],
         )
 
-    def _load(self) -> tuple[Asset, Mesh, int | None]:
-        request = self.request
-        asset = load_asset(request.asset)
-        if asset.mesh is None:
-            raise AssetError(
-                f"{request.asset.name}: splat assets cannot be animated yet: a mesh is needed (GLB, OBJ or PLY)"
-            )
-        if request.video == "generated":
-            return asset, asset.mesh, None
-        clip = find_clip(asset, request.clip)
-        posed = asset.posed(clip, 0.0)
-        assert posed.mesh is not None
-        return posed, posed.mesh, clip
+    def _load(self) -> tuple[Asset, int | None]:
+        asset = load_asset(self.request.asset)
+        if self.request.video == "generated":
+            return asset, None
+        clip = find_clip(asset, self.request.clip)
+        return asset.posed(clip, 0.0), clip
 
-    def _generated(self, mesh: Mesh) -> _Target:
+    def _generated(self, subject: Subject) -> _Target:
         with self._stage("views"):
-            first = render_views(mesh, mesh.vertices, self.rig, VIEW_PX).rgba
+            first = subject.look(self.rig, VIEW_PX)
         with self._stage("video"):
             assert self.model is not None
             tick = self._ticks("video")
@@ -287,10 +277,8 @@ def _fit_report(fit: FitResult) -> dict[str, Any]:
     }
 
 
-def _truth(poses: np.ndarray, true: np.ndarray | None) -> tuple[dict[str, float | None] | None, list[str]]:
+def _truth(poses: np.ndarray, true: np.ndarray) -> tuple[dict[str, float | None], list[str]]:
     """Score the moved mesh against the true one; a clip that stands still has no ratio to speak of."""
-    if true is None:
-        return None, []
     error = vertex_error(poses, true)
     ratio = round(error.ratio, 4) if error.static >= NO_MOTION else None
     warnings = []

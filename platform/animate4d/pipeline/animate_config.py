@@ -16,7 +16,7 @@ class AnimateConfig:
     """Animate one 3D model from a sentence: `animate4d animate model.glb "a fox running" --out out/fox`."""
 
     asset: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ASSET")]
-    """A 3D file: GLB, glTF, OBJ or mesh PLY."""
+    """A 3D file: GLB, glTF, OBJ or PLY; or Gaussian splats as PLY, SPLAT, SPZ or GLB."""
 
     prompt: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")] = ""
     """What it should do; may be left out with --video ground-truth."""

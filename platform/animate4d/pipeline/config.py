@@ -82,7 +82,7 @@ class Request:
     """One object to animate."""
 
     asset: Path
-    """A 3D file: GLB, glTF, OBJ or mesh PLY."""
+    """A 3D file: GLB, glTF, OBJ or PLY; or Gaussian splats as PLY, SPLAT, SPZ or GLB."""
 
     prompt: str
     """What it should do, for example "a fox running"; may be empty only when video is ground-truth."""

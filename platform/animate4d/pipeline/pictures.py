@@ -1,7 +1,7 @@
 """The moving pictures of a bundle: the result and the video it was fitted to, four views side by side, in step.
 
-The result is the user's mesh, ray-cast in each pose with the light of frame 0 carried along. Between two frames of a
-slow video, poses are blended linearly so that eight frames a second do not stutter; so does the exported animation.
+Between two frames of a slow video, poses are blended linearly so that eight frames a second do not stutter; so does the
+exported animation.
 """
 
 from __future__ import annotations
@@ -14,13 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from animate4d.core.cameras import Rig
-from animate4d.core.mesh import Mesh
 from animate4d.export.video import view_grid, write_mp4, write_webp_animation
-from animate4d.io.images import composite_grey
-from animate4d.views.raycast import Renderer
-from animate4d.views.rays import Cameras
-from animate4d.views.shading import bake_shading
 
 SMOOTH_FPS = 24.0
 """Frame rate from which motion looks fluent; slower videos get blended poses in between, at most four to one."""
@@ -35,42 +29,28 @@ FILE_SECONDS = 4.0
 
 
 def write_pictures(
-    folder: Path,
-    mesh: Mesh,
-    poses: np.ndarray,
-    times: np.ndarray,
-    rig: Rig,
-    size: int,
-    tick: Callable[[float], None],
+    folder: Path, draw: Callable[[int, float], np.ndarray], times: np.ndarray, tick: Callable[[float], None]
 ) -> None:
-    """Write `views.mp4`, `thumb.webp` and `still.webp` of a moved mesh.
+    """Write `views.mp4`, `thumb.webp` and `still.webp` of a moved subject.
 
     Args:
         folder: of the bundle.
-        mesh: its vertices are the pose the light is baked in.
-        poses: `[T, N, 3]` canonical.
+        draw: returns `[V, H, W, 3]` uint8 of a frame, or of a share of the way from it to the next.
         times: `[T]` seconds, evenly spaced.
-        rig: cameras.
-        size: pixels per view.
         tick: told the share done.
     """
     fps = frame_rate(times)
     blends = int(np.clip(round(SMOOTH_FPS / fps), 1, 4))
-    cameras = Cameras.of(rig.camera_to_world(), rig.intrinsics(size), size)
-    renderer = Renderer(mesh, cameras, samples=2, shading=bake_shading(mesh, mesh.vertices))
     shown = []
-    steps = (len(poses) - 1) * blends + 1
+    steps = (len(times) - 1) * blends + 1
     for step in range(steps):
         frame, share = divmod(step, blends)
-        pose = poses[frame]
-        if share:
-            pose = pose + (poses[frame + 1] - pose) * np.float32(share / blends)
-        shown.append(composite_grey(renderer.render(pose, renderer.caster(pose)).rgba))
+        shown.append(draw(frame, share / blends))
         tick((step + 1) / steps)
     # The last frame lasts as long as the others, so that this video and the fitted one loop in step.
     shown += [shown[-1]] * (blends - 1)
     grid = view_grid(np.stack(shown, axis=1), columns=COLUMNS)
-    write_mp4(folder / "views.mp4", grid, fps * blends, loops=_loops(len(poses) / fps))
+    write_mp4(folder / "views.mp4", grid, fps * blends, loops=_loops(len(times) / fps))
     height, width = grid.shape[1] * THUMB_PX // grid.shape[2], THUMB_PX
     thumbs = np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA) for frame in grid])
     # Every other blended frame is enough for a thumbnail, at half the bytes.

@@ -162,11 +162,9 @@ def check_asset(store: JobStore, job: Job) -> None:
     """Read the upload once, so that a file nobody can animate is refused at the door.
 
     Raises:
-        AssetError: the upload is no readable mesh.
+        AssetError: the upload is no readable model.
     """
-    asset = load_asset(store.folder(job.id) / job.asset)
-    if asset.mesh is None:
-        raise AssetError(f"{job.asset}: holds splats; send a mesh (GLB, OBJ or PLY with faces)")
+    load_asset(store.folder(job.id) / job.asset)
 
 
 def describe(job: Job, request: Request, store: JobStore) -> dict[str, Any]:

@@ -1,0 +1,129 @@
+"""What is animated, a mesh or a captured cloud: how it is first seen, what a motion makes of it, and its files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from animate4d.assets.asset import Asset
+from animate4d.core.cameras import Rig
+from animate4d.core.errors import ConfigError
+from animate4d.core.mesh import Mesh
+from animate4d.core.motion import GraphMotion, Motion, SplatMotion
+from animate4d.core.splats import SplatCloud
+from animate4d.export.glb import write_animated_glb
+from animate4d.export.splats import write_splats, write_trajectories
+from animate4d.fourd.cloud_splats import move_cloud
+from animate4d.fourd.cloud_views import draw_cloud
+from animate4d.fourd.fit import FitResult
+from animate4d.io.images import composite_grey
+from animate4d.views.raycast import Renderer, render_views
+from animate4d.views.rays import Cameras
+from animate4d.views.shading import bake_shading
+
+Film = Callable[[int, float], np.ndarray]
+"""Draws `[V, H, W, 3]` uint8 on grey: a frame, or a share of the way from it to the next."""
+
+
+class Subject(Protocol):
+    """A canonical asset in the pose that is animated."""
+
+    @property
+    def body(self) -> Mesh | SplatCloud:
+        """What the motion is fitted to."""
+        ...
+
+    def look(self, rig: Rig, size: int) -> np.ndarray:
+        """Return frame 0 from every camera, `[V, H, W, 4]` uint8 with straight alpha."""
+        ...
+
+    def film(self, motion: Motion, rig: Rig, size: int) -> Film:
+        """Return what draws the moved subject."""
+        ...
+
+    def export(self, motion: Motion, fit: FitResult, folder: Path, name: str) -> list[str]:
+        """Write the files of the result, in the user's frame; return what the user should know of them."""
+        ...
+
+
+class MeshSubject:
+    """A mesh: moved by skinning, with its own materials."""
+
+    def __init__(self, asset: Asset) -> None:
+        assert asset.mesh is not None
+        self.asset, self.body = asset, asset.mesh
+
+    def look(self, rig: Rig, size: int) -> np.ndarray:
+        """Return frame 0, ray-cast."""
+        return render_views(self.body, self.body.vertices, rig, size).rgba
+
+    def film(self, motion: Motion, rig: Rig, size: int) -> Film:
+        """Return what ray-casts the moved mesh with the light of frame 0 carried along."""
+        mesh, poses = self.body, motion.apply(self.body.vertices)
+        cameras = Cameras.of(rig.camera_to_world(), rig.intrinsics(size), size)
+        renderer = Renderer(mesh, cameras, samples=2, shading=bake_shading(mesh, mesh.vertices))
+
+        def draw(frame: int, share: float) -> np.ndarray:
+            pose = poses[frame]
+            if share:
+                pose = pose + (poses[frame + 1] - pose) * np.float32(share)
+            return composite_grey(renderer.render(pose, renderer.caster(pose)).rgba)
+
+        return draw
+
+    def export(self, motion: Motion, fit: FitResult, folder: Path, name: str) -> list[str]:
+        """Write the animated GLB and the splats of the fit."""
+        if not isinstance(motion, GraphMotion):
+            raise ConfigError("a field's motion cannot be exported yet: fit with body=graph")
+        write_animated_glb(self.asset, motion, folder / "animated.glb", name=name)
+        (folder / "splats").mkdir()
+        write_splats(self.asset, fit.splats, folder / "splats" / "static.ply")
+        return []
+
+
+class CloudSubject:
+    """A captured cloud: all its splats are moved, and turn with their harmonics."""
+
+    def __init__(self, asset: Asset) -> None:
+        assert asset.splats is not None
+        self.asset, self.body = asset, asset.splats
+        self._moved: tuple[Motion, SplatMotion] | None = None
+
+    def look(self, rig: Rig, size: int) -> np.ndarray:
+        """Return frame 0 as the splat renderer draws it."""
+        return draw_cloud(self.body, rig, size)
+
+    def film(self, motion: Motion, rig: Rig, size: int) -> Film:
+        """Return what draws the moved splats."""
+        moved = self._follow(motion)
+
+        def draw(frame: int, share: float) -> np.ndarray:
+            means, quats = moved.means[frame], moved.quats[frame]
+            if share:
+                means = means + (moved.means[frame + 1] - means) * np.float32(share)
+                quats = quats + (moved.quats[frame + 1] - quats) * np.float32(share)
+            still = frame == 0 and not share
+            return composite_grey(draw_cloud(self.body, rig, size, means=means, quats=None if still else quats))
+
+        return draw
+
+    def export(self, motion: Motion, fit: FitResult, folder: Path, name: str) -> list[str]:
+        """Write the cloud as it is and its trajectories."""
+        notes = ["Splats have no surface to skin, so there is no animated.glb: the result is the moved splats."]
+        write_splats(self.asset, self.body, folder / "splats" / "static.ply")
+        moved = self._follow(motion)
+        return notes + write_trajectories(self.asset, self.body, moved, motion.times, folder)
+
+    def _follow(self, motion: Motion) -> SplatMotion:
+        if self._moved is None or self._moved[0] is not motion:
+            assert isinstance(motion, GraphMotion)
+            self._moved = motion, move_cloud(self.body, motion)
+        return self._moved[1]
+
+
+def subject_of(asset: Asset) -> Subject:
+    """Return the subject of an asset, by what it holds."""
+    return CloudSubject(asset) if asset.mesh is None else MeshSubject(asset)
