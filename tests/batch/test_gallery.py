@@ -110,3 +110,10 @@ def test_fit_quality_is_explained(page, done):
     assert "lost the video in frames 3, 4" in text
     still = {"e_fit": 0.0, "e_static": 0.0, "ratio": None}
     assert "overlap of the moved" in page([done("fox", video="ground-truth", truth=still)])
+
+
+def test_a_capture_has_no_glb_to_download(page, done):
+    text = page([done("scan", files=("splats/static.ply", "views.mp4"))])
+    assert "scan/splats/static.ply" in text
+    assert "animated.glb" not in text
+    assert "animated.glb" in page([done("fox")])

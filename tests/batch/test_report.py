@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from animate4d.batch.report import FORMULA_STARTS, safe_cell, write_results
+from animate4d.batch.report import FORMULA_STARTS, safe_cell, table_row, write_results
 
 
 def table(path):
@@ -55,3 +55,11 @@ def test_no_cell_of_any_prompt_starts_like_a_formula(tmp_path, done, failed, man
         rows = list(csv.reader(stream))
     assert len(rows) == 601
     assert not [cell for row in rows for cell in row if cell.startswith(FORMULA_STARTS)]
+
+
+def test_a_result_without_a_glb_has_no_link_to_one(done):
+    files = ("splats/static.ply", "motion.npz", "views.mp4", "thumb.webp", "still.webp")
+    cells = table_row(done("scan", files=files))
+    assert "glb" not in cells
+    assert (cells["ply"], cells["receipt"]) == ("scan/splats/static.ply", "scan/receipt.json")
+    assert table_row(done("fox"))["glb"] == "fox/animated.glb"
