@@ -9,7 +9,6 @@ from animate4d.batch.report import RowResult
 from animate4d.pipeline.config import Request
 from animate4d.pipeline.receipt import STAGES
 
-
 RESULT = ("animated.glb", "splats/static.ply", "views.mp4", "thumb.webp", "still.webp")
 
 
