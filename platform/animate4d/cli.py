@@ -110,6 +110,11 @@ COMMANDS = {
         run="animate4d.bench.model:bench_model",
         summary="Measure the network: FLOPs, forward, training step, sampling, memory, against a plain loop.",
     ),
+    "bench training": Command(
+        config="animate4d.bench.training_config:BenchTrainingConfig",
+        run="animate4d.bench.training:bench_training",
+        summary="Measure trainings: workers against one, a step against a plain loop, MLflow's cost, data wait.",
+    ),
     "bench trackers": Command(
         config="animate4d.bench.trackers_config:BenchTrackersConfig",
         run="animate4d.bench.trackers:bench_trackers",
