@@ -14,9 +14,9 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from animate4d.core.tracks import Tracks
+from animate4d.fourd.channels import draw_depth
 from animate4d.fourd.deform import SplatRig
 from animate4d.fourd.photometric import Pictures
-from animate4d.fourd.render import draw_factors
 
 TRACK_REACH = 4.0
 """Pixels of the fitted image between a track's start and the splat that takes it; beyond, it is off the object."""
@@ -128,16 +128,14 @@ def visible_splats(rig: SplatRig, means: Tensor, factors: Tensor, pictures: Pict
     xy = pictures.project(means)[0]
     x, y = xy[..., 0].long().clamp(0, width - 1), xy[..., 1].long().clamp(0, height - 1)
     radius = factors[0].square().sum((1, 2)).sqrt()
+    drawn, alpha = draw_depth(
+        means, factors, rig.opacities, pictures.viewmats, pictures.intrinsics, pictures.size, backend=pictures.backend
+    )
     result = []
     for view in range(len(depth)):
-        image = draw_factors(
-            means, factors, rig.opacities, depth[view, :, None].expand(-1, 3).contiguous(),
-            pictures.viewmats[view : view + 1], pictures.intrinsics[view : view + 1], pictures.size,
-            backend=pictures.backend,
-        )[0, 0]  # fmt: skip
-        surface = (image[0] / image[3].clamp(min=1e-3))[y[view], x[view]]
+        surface, cover = (image[0, view][y[view], x[view]] for image in (drawn, alpha))
         inside = ((xy[view] >= 0) & (xy[view] < xy.new_tensor([width, height]))).all(1)
-        result.append(inside & (image[3][y[view], x[view]] > 0.5) & (depth[view] < surface + 2 * radius))
+        result.append(inside & (cover > 0.5) & (depth[view] < surface + 2 * radius))
     return torch.stack(result).numpy()
 
 
