@@ -125,9 +125,14 @@ COMMANDS = {
         run="animate4d.bench.kernels:bench_kernels",
         summary="Measure the C kernels of the 4D fit against their twins in plain torch.",
     ),
+    "bench faults": Command(
+        config="animate4d.bench.faults.config:BenchFaultsConfig",
+        run="animate4d.bench.faults.run:bench_faults",
+        summary="Make faults of data and checkpoints happen, and say what each one cost.",
+    ),
 }
 
-GROUPS = {"bench": "Measure how fast and how good a part is on this machine."}
+GROUPS = {"bench": "Measure how fast, how good and how robust a part is on this machine."}
 """First words of two-word commands, and what they have in common."""
 
 

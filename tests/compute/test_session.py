@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from animate4d.compute.session import require_resources, running_cluster
+from animate4d.compute.session import ray_session, require_resources, running_cluster
 from animate4d.core.errors import ClusterError
 
 
@@ -37,6 +37,19 @@ def test_note_of_a_dead_cluster_is_ignored(ray_note):
         address = f"127.0.0.1:{server.getsockname()[1]}"
     ray_note.write_text(address)
     assert running_cluster() is None
+
+
+def test_a_private_cluster_does_not_look_for_others(monkeypatch):
+    import ray
+
+    asked = []
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: asked.append(options["address"]))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with ray_session(private=True):
+        pass
+    assert asked == ["local"]
 
 
 @pytest.mark.ray

@@ -25,11 +25,12 @@ LOCAL_OBJECT_STORE_BYTES = 512 * 1024**2
 
 
 @contextmanager
-def ray_session(*, cpus: int | None = None) -> Iterator[None]:
+def ray_session(*, cpus: int | None = None, private: bool = False) -> Iterator[None]:
     """Hold a connection to Ray for the duration of a block.
 
     Args:
         cpus: size of the private cluster if one has to be started; default all cores.
+        private: start one even where another could be joined.
 
     Raises:
         ClusterError: a cluster is named but does not answer.
@@ -43,7 +44,7 @@ def ray_session(*, cpus: int | None = None) -> Iterator[None]:
         yield
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    address = running_cluster()
+    address = None if private else running_cluster()
     if address is None:
         ray.init(
             address="local",

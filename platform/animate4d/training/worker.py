@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from animate4d.core.errors import TrainingError, UserError
 from animate4d.io.atomic import write_json
 from animate4d.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from animate4d.training.group import Group
 
 OUTCOME = "outcome.json"
 LOCK = ".writer.lock"
@@ -39,30 +42,43 @@ class Assignment:
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """Run one worker to its end and let rank 0 note the outcome.
-
-    Failures that a repetition would meet again end here and are noted; an exception leaves only for what starting the
-    workers again may mend.
+    """Run one worker that Ray Train started.
 
     Args:
         settings: an `Assignment` under "assignment"; Ray Train wants a dictionary.
     """
     import ray.train
     import ray.train.torch
-    import torch
 
     from animate4d.training.group import Group
-    from animate4d.training.loop import Loop, LoopConfig, Outcome
 
     assignment: Assignment = settings["assignment"]
-    config = assignment.config
-    torch.set_num_threads(config.threads)
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
-    if device.type == "cpu":
+    group = Group(rank=context.get_world_rank(), world=context.get_world_size(), device=device)
+    work(assignment, group, make_gauges(assignment.config))
+
+
+def work(assignment: Assignment, group: Group, publish: Callable[[dict[str, Any]], None]) -> None:
+    """Run one worker to its end and let rank 0 note the outcome.
+
+    Failures that a repetition would meet again end here and are noted; an exception leaves only for what starting the
+    workers again may mend.
+
+    Args:
+        assignment: the same for every worker.
+        group: the workers, joined already.
+        publish: called on rank 0 with every logged row.
+    """
+    import torch
+
+    from animate4d.training.loop import Loop, LoopConfig, Outcome
+
+    config = assignment.config
+    torch.set_num_threads(config.threads)
+    if group.device.type == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
     torch.manual_seed(config.seed)
-    group = Group(rank=context.get_world_rank(), world=context.get_world_size(), device=device)
     loop_config = LoopConfig(
         out=config.out,
         optimizer=config.recipe().optimizer,
@@ -79,7 +95,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         trace = ""
         try:
             parts = assignment.make_parts(config, group.rank, group.world)
-            outcome = Loop(loop_config, parts, group, make_gauges(config)).run()
+            outcome = Loop(loop_config, parts, group, publish).run()
         except Exception as error:
             # Alone, a worker fails the same way again; among others, the rest wait for this one until Ray ends them.
             if group.world > 1:
