@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +29,6 @@ SEEN = "seen-{}-rank-{:02d}.jsonl"
 SIDE = 4
 """Frames are averaged to so many pixels per side."""
 HIDDEN = 256
-"""Makes weights of 100 kB: more than all other files of a run together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +36,9 @@ class TinyParts:
     """Builds what one worker trains; see `training.parts.make_parts`, in whose place it is used.
 
     Attributes:
-        full_at: step, from 0, before which files that grow beyond `room` begin to fail; None for none.
-        room: bytes.
         environment: set in the worker, for fail points: `step-7.rank-1` is before the worker takes its 8th batch.
     """
 
-    full_at: int | None = None
-    room: int = 50_000
     environment: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, config: TrainConfig, rank: int, world: int) -> Parts:
@@ -54,7 +48,6 @@ class TinyParts:
         random.seed(config.seed)
         batch = config.recipe().optimizer.batch_size
         stream = Noted(
-            parts=self,
             stream=open_stream(data_config(config.data, batch_size=batch // world), rank=rank, world=world),
             file=config.out / SEEN.format(config.run_name, rank),
             rank=rank,
@@ -74,18 +67,16 @@ class TinyParts:
 class Noted:
     """The real stream, with its items noted, and the loss of its batches."""
 
-    def __init__(self, *, parts: TinyParts, stream: ClipStream, file: Path, rank: int, batch: int) -> None:
-        self.parts, self.stream, self.file, self.rank, self.batch = parts, stream, file, rank, batch
-        self.skipped, self.step = stream.skipped, 0
+    def __init__(self, *, stream: ClipStream, file: Path, rank: int, batch: int) -> None:
+        self.stream, self.file, self.rank, self.batch = stream, file, rank, batch
+        self.skipped = stream.skipped
 
     def batches(self, start: Cursor) -> Iterator[tuple[TrainingBatch, Cursor]]:
         """Yield batches; see `ClipStream.batches`."""
         at = start
         for batch, cursor in self.stream.batches(start):
-            self.step = (at.epoch * ITEMS + at.position) // self.batch
-            if self.step == self.parts.full_at:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (self.parts.room, resource.RLIM_INFINITY))
-            failpoint(f"step-{self.step}.rank-{self.rank}")
+            step = (at.epoch * ITEMS + at.position) // self.batch
+            failpoint(f"step-{step}.rank-{self.rank}")
             with open(self.file, "a") as stream:
                 stream.write(json.dumps({"at": [at.epoch, at.position], "ids": batch.sample_ids}) + "\n")
             yield batch, cursor
