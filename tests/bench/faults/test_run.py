@@ -122,7 +122,7 @@ def test_the_command_writes_the_table_and_its_exit_code_says_whether_all_is_well
 
 
 def test_unchecked_sizes_are_noticed(bench, monkeypatch):
-    monkeypatch.setattr(store, "_check_size", lambda folder, info: None)
+    monkeypatch.setattr(store, "check_size", lambda path, info: None)
     monkeypatch.setattr(store, "_member_offsets", lambda path, info: {key: {} for key in info.keys})
     row = happen(SCENARIOS["D21"], bench)
     assert row.problems
