@@ -87,11 +87,11 @@ def flip(file: Path) -> None:
     "another number of workers after a kill: 2 to 1, 1 to 2, 2 to 4",
     then="goes on; every item of the epoch comes once",
     unit="steps",
-    most_lost=2 * EVERY,  # a kill soon after a checkpoint's step meets it half-written
+    most_lost=EVERY,
     says=("workers: its state is dealt out to",),
 )
 def d37(bench: Workbench) -> Account:
-    """Kill after the 6th step and go on with other workers through a whole epoch."""
+    """Kill as soon as the first checkpoint is whole, and go on with other workers through a whole epoch."""
     return worst([other_workers(bench, before, after) for before, after in ((2, 1), (1, 2), (2, 4))])
 
 
@@ -99,7 +99,7 @@ def other_workers(bench: Workbench, before: int, after: int) -> Account:
     """Train an epoch with one number of workers, killed, and then another."""
     out = bench.fresh_folder("d37") / "run"
     config = run_config(bench, out, workers=before, steps=ITEMS // BATCH)
-    kill = {POINTS: f"step-{EVERY + 2}.rank-0=kill"}
+    kill = {POINTS: "save.after_prune=kill@1"}
     ended = train_forked(config, TinyParts(environment=kill))
     watch = Watch()
     assert -9 in ended.codes, ended
