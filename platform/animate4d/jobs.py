@@ -83,8 +83,9 @@ def animate_one(config: AnimateConfig) -> int:
     animate(
         request, model, out, model_version=version, progress=lambda stage, share: bar.update(int(100 * share), stage)
     )
-    result = next(path for name in ("animated.glb", "motion.npz") if (path := out / name).exists())
-    print(f"\n{result} ({time.monotonic() - begun:.0f} s); look at {out / 'views.mp4'}")
+    result = next(path for name in ("animated.glb", "motion.npz", "views.mp4") if (path := out / name).exists())
+    look = next(path for name in ("viewer.html", "views.mp4") if (path := out / name).exists())
+    print(f"\n{result} ({time.monotonic() - begun:.0f} s); look at {look}")
     return 0
 
 

@@ -9,7 +9,7 @@ from animate4d.batch.report import RowResult
 from animate4d.pipeline.config import Request
 from animate4d.pipeline.receipt import STAGES
 
-RESULT = ("animated.glb", "splats/static.ply", "views.mp4", "thumb.webp", "still.webp")
+RESULT = ("animated.glb", "viewer.html", "splats/static.ply", "views.mp4", "thumb.webp", "still.webp")
 
 
 def make_receipt(*, video="generated", asset="fox.glb", truth=None, warnings=(), lost=(), seed=3, files=RESULT):

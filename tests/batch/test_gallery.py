@@ -88,6 +88,7 @@ def test_the_policy_allows_this_style_and_script_and_no_other(page, done, failed
 def test_links_are_relative_to_the_row_folders(page, done):
     links = Page(page([done("fox.1")])).links
     assert {"fox.1/animated.glb", "fox.1/splats/static.ply", "fox.1/views.mp4", "fox.1/generated.mp4"} <= set(links)
+    assert "fox.1/viewer.html" in links
     assert not [link for link in links if link and (link.startswith("/") or "://" in link)]
 
 

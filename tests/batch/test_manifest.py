@@ -29,6 +29,26 @@ def test_reads_what_a_row_asks_for(tmp_path):
     assert (request.options.strength, request.options.fit, request.options.frames) == (1.5, "draft", 16)
 
 
+def test_files_and_how_the_motion_ends_are_columns(tmp_path):
+    request = only_row(tmp_path, 'asset,prompt,formats,loop,fps\nfox.glb,runs,"Default, spz",Ping-Pong,30\n').request
+    assert (request.options.formats, request.options.loop, request.options.fps) == (
+        ("default", "spz"),
+        "ping-pong",
+        30.0,
+    )
+    assert "spz" in request.options.wanted_formats()
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "said"),
+    [("formats", "ply fbx", "'fbx'"), ("loop", "spin", "ping-pong"), ("fps", "0", "1 to 240")],
+)
+def test_wrong_export_options_name_their_column(tmp_path, column, cell, said):
+    row = only_row(tmp_path, f"asset,prompt,{column}\nfox.glb,runs,{cell}\n")
+    assert (row.request, row.column) == (None, column)
+    assert said in row.problem
+
+
 def test_empty_cells_take_the_defaults_of_the_batch(tmp_path):
     defaults = AnimateOptions(strength=0.5, fit="draft")
     (row,) = read(tmp_path, "asset,prompt,strength,fit\nfox.glb,runs,,\n", defaults=defaults).rows

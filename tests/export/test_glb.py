@@ -12,7 +12,8 @@ from animate4d.assets.load import load_asset
 from animate4d.assets.procedural import generate_objects
 from animate4d.assets.reskin import exact_weights, output_frame
 from animate4d.core.errors import AssetError
-from animate4d.export.glb import merge_influences, same_sign, write_animated_glb
+from animate4d.core.motion import VertexMotion
+from animate4d.export.glb import MORPH_BOUND, merge_influences, same_sign, write_animated_glb, write_morph_glb
 from animate4d.io.gltf import read_accessor, read_gltf, view_bytes
 
 
@@ -90,11 +91,11 @@ def test_skin_and_keyframes_are_clean(objects, tmp_path, make_motion):
             np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-5)
 
 
-def test_loop_returns_to_the_first_frame(objects, tmp_path, make_motion):
+def test_a_closed_motion_returns_to_the_first_frame(objects, tmp_path, make_motion):
     asset = load_asset(objects[1])
     motion = make_motion(asset.mesh.vertices, asset.mesh.faces)
-    write_animated_glb(asset, motion, tmp_path / "out.glb", loop=True)
-    read = assert_same_motion(asset, motion, tmp_path / "out.glb")
+    write_animated_glb(asset, motion.closed(), tmp_path / "out.glb")
+    read = assert_same_motion(asset, motion.closed(), tmp_path / "out.glb")
     step = motion.times[-1] - motion.times[-2]
     assert read.clips[0].duration == pytest.approx(motion.times[-1] - motion.times[0] + step)
     np.testing.assert_allclose(read.vertices_at(0, read.clips[0].duration), read.vertices_at(0, 0.0), atol=1e-5)
@@ -103,8 +104,72 @@ def test_loop_returns_to_the_first_frame(objects, tmp_path, make_motion):
 def test_a_single_frame_is_a_still(objects, tmp_path, make_motion):
     asset = load_asset(objects[1])
     motion = make_motion(asset.mesh.vertices, asset.mesh.faces, frames=1)
-    write_animated_glb(asset, motion, tmp_path / "out.glb", loop=True)
+    write_animated_glb(asset, motion, tmp_path / "out.glb", fps=30)
     assert_same_motion(asset, motion, tmp_path / "out.glb")
+
+
+@pytest.mark.parametrize("form", ["skin", "morphs"])
+def test_more_keyframes_do_not_change_the_motion(objects, tmp_path, make_motion, form):
+    asset = load_asset(objects[1])
+    motion = make_motion(asset.mesh.vertices, asset.mesh.faces)
+    if form == "morphs":
+        motion = as_vertices(motion, asset)
+    write_animated_glb(asset, motion, tmp_path / "few.glb")
+    write_animated_glb(asset, motion, tmp_path / "many.glb", fps=25)
+    few, many = (load_asset(tmp_path / name, clip=0) for name in ("few.glb", "many.glb"))
+    document = read_gltf(tmp_path / "many.glb")
+    times = read_accessor(document, document.json["animations"][0]["samplers"][0]["input"])
+    np.testing.assert_allclose(times, np.arange(31) / 25, atol=1e-6)
+    for time in np.arange(31) / 25:
+        np.testing.assert_allclose(many.vertices_at(0, time), few.vertices_at(0, time), atol=2e-5)
+    write_animated_glb(asset, motion, tmp_path / "odd.glb", fps=7)
+    assert load_asset(tmp_path / "odd.glb").clips[0].duration == pytest.approx(1.2)
+
+
+def as_vertices(motion, asset):
+    poses = motion.apply(asset.mesh.vertices)
+    return VertexMotion(offsets=poses - poses[:1], times=motion.times)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_other_motion_becomes_morph_targets_within_the_bound(objects, tmp_path, make_motion, number):
+    asset = load_asset(objects[number], clip=0, time=0.3)
+    motion = as_vertices(make_motion(asset.mesh.vertices, asset.mesh.faces), asset)
+    write_animated_glb(asset, motion, tmp_path / "out.glb", name="walk")
+    read = load_asset(tmp_path / "out.glb", clip=0)
+    poses = motion.apply(asset.mesh.vertices)
+    for frame, time in enumerate(motion.times - motion.times[0]):
+        shown = asset.to_canonical.apply(read.to_canonical.invert(read.vertices_at(0, time).astype(np.float64)))
+        error = np.linalg.norm(shown - poses[frame], axis=1).max()
+        assert error <= (1e-6 if frame == 0 else MORPH_BOUND + 1e-5)
+    document = read_gltf(tmp_path / "out.glb")
+    assert "skins" not in document.json
+    targets = [len(primitive["targets"]) for mesh in document.json["meshes"] for primitive in mesh["primitives"]]
+    assert set(targets) == {len(document.json["meshes"][0]["weights"])}
+    assert targets[0] < len(motion.times) - 1
+    source = read_gltf(objects[number]).json
+    for kind in ("materials", "textures"):
+        assert source.get(kind) == document.json.get(kind)
+
+
+def test_a_graph_may_be_written_as_morph_targets_too(objects, tmp_path, make_motion):
+    asset = load_asset(objects[1])
+    motion = make_motion(asset.mesh.vertices, asset.mesh.faces)
+    write_morph_glb(asset, motion, tmp_path / "morphs.glb")
+    write_animated_glb(asset, motion, tmp_path / "skin.glb")
+    morphs, skin = (load_asset(tmp_path / name, clip=0) for name in ("morphs.glb", "skin.glb"))
+    for time in motion.times - motion.times[0]:
+        error = np.linalg.norm(morphs.vertices_at(0, time) - skin.vertices_at(0, time), axis=1)
+        assert error.max() < MORPH_BOUND + 1e-5
+
+
+def test_what_stands_still_needs_no_shapes(objects, tmp_path):
+    asset = load_asset(objects[1])
+    still = VertexMotion(offsets=np.zeros((4, len(asset.mesh.vertices), 3), np.float32), times=np.arange(4) / 8)
+    write_animated_glb(asset, still, tmp_path / "out.glb")
+    document = read_gltf(tmp_path / "out.glb").json
+    assert not any("targets" in primitive for mesh in document["meshes"] for primitive in mesh["primitives"])
+    np.testing.assert_allclose(load_asset(tmp_path / "out.glb").mesh.vertices, asset.mesh.vertices, atol=1e-5)
 
 
 def test_wavefront_model_gets_its_materials(tmp_path, make_motion):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from animate4d.export.video import clip_sheet, view_grid, write_mp4, write_webp_animation
+from animate4d.export.video import view_grid, write_mp4, write_webp_animation
 
 
 @pytest.fixture
@@ -48,13 +48,6 @@ def test_view_grid_shows_every_view_in_step(frames):
     assert square.shape == (6, 70, 98, 3)
     np.testing.assert_array_equal(square[4, 35:, :49], video[2, 4])
     assert (square[:, 35:, 49:] == 40).all()
-
-
-def test_clip_sheet_has_a_row_per_view(frames):
-    sheet = clip_sheet(np.stack([frames, frames]), "dog", frames=3)
-    assert sheet.dtype == np.uint8
-    assert sheet.shape[1] == 3 * 49
-    assert sheet.shape[0] >= 70
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ import pytest
 
 from animate4d.core.errors import AssetError
 from animate4d.core.harmonics import SH0
-from animate4d.io.gltf import read_gltf
-from animate4d.io.splat_glb import is_splat_primitive, read_splat_primitive
+from animate4d.core.splats import SplatCloud
+from animate4d.io.gltf import read_accessor, read_gltf
+from animate4d.io.splat_glb import is_splat_primitive, read_splat_primitive, write_splat_glb
 
 NAME = "KHR_gaussian_splatting"
 FLOAT, BYTE, SHORT, UBYTE, USHORT = 5126, 5120, 5122, 5121, 5123
@@ -156,3 +157,29 @@ def test_very_many_declared_splats_are_refused_before_they_are_read(tmp_path):
 def test_other_primitives_are_no_splats():
     assert not is_splat_primitive({"mode": 0, "attributes": {"POSITION": 0}})
     assert is_splat_primitive({"mode": 0, "extensions": {NAME: {}}})
+
+
+@pytest.mark.parametrize("coefficients", [1, 16])
+def test_what_is_written_reads_back_to_the_bit(tmp_path, coefficients):
+    rng = np.random.default_rng(0)
+    quats = rng.normal(size=(40, 4))
+    cloud = SplatCloud(
+        means=rng.normal(size=(40, 3)).astype(np.float32),
+        quats=(quats / np.linalg.norm(quats, axis=1, keepdims=True)).astype(np.float32),
+        scales=rng.uniform(0.01, 0.4, (40, 3)).astype(np.float32),
+        opacities=rng.uniform(0.05, 0.99, 40).astype(np.float32),
+        sh=rng.normal(0, 0.4, (40, coefficients, 3)).astype(np.float32),
+    )
+    write_splat_glb(tmp_path / "a.glb", cloud, "a fox")
+    document = read_gltf(tmp_path / "a.glb")
+    (mesh,) = document.json["meshes"]
+    (primitive,) = mesh["primitives"]
+    assert (mesh["name"], primitive["mode"]) == ("a fox", 0)
+    values, warnings = read_splat_primitive(document, primitive)
+    assert not warnings
+    for name, found in values.items():
+        np.testing.assert_array_equal(found, getattr(cloud, name))
+    # what a viewer without the extension shows
+    points = read_accessor(document, primitive["attributes"]["COLOR_0"])
+    np.testing.assert_allclose(points[:, :3], (0.5 + SH0 * cloud.sh[:, 0]).clip(0, 1), atol=0.51 / 255)
+    assert "extensionsRequired" not in document.json

@@ -3,13 +3,16 @@
 import gzip
 import struct
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from pyarrow import Codec
+from scipy.spatial.transform import Rotation
 
 from animate4d.core.errors import AssetError
-from animate4d.io.spz import is_spz, read_spz
+from animate4d.core.splats import SplatCloud
+from animate4d.io.spz import is_spz, read_spz, write_spz
 
 DIMS = {0: 0, 1: 3, 2: 8, 3: 15, 4: 24}
 
@@ -155,3 +158,59 @@ def test_other_gzip_files_are_not_spz():
     assert not is_spz(gzip.compress(b"hello, this is a text"))
     assert not is_spz(b"\x1f\x8b but not a stream")
     assert not is_spz(b"")
+
+
+def cloud(count=300, coefficients=9, seed=0):
+    rng = np.random.default_rng(seed)
+    quats = rng.normal(size=(count, 4))
+    return SplatCloud(
+        means=rng.normal(size=(count, 3)).astype(np.float32),
+        quats=(quats / np.linalg.norm(quats, axis=1, keepdims=True)).astype(np.float32),
+        scales=rng.uniform(0.01, 0.4, (count, 3)).astype(np.float32),
+        opacities=rng.uniform(0.05, 0.99, count).astype(np.float32),
+        sh=rng.uniform(-0.9, 0.9, (count, coefficients, 3)).astype(np.float32),
+    )
+
+
+def covariances(splats):
+    factor = Rotation.from_quat(splats.quats[:, [1, 2, 3, 0]]).as_matrix() * splats.scales[:, None]
+    return factor @ factor.swapaxes(1, 2)
+
+
+@pytest.mark.parametrize("coefficients", [1, 4, 9, 16])
+def test_what_is_written_reads_back_within_a_step_of_each_attribute(tmp_path, coefficients):
+    splats = cloud(coefficients=coefficients)
+    write_spz(tmp_path / "a.spz", splats)
+    assert gzip.decompress((tmp_path / "a.spz").read_bytes())[4] == 2
+    file = read_spz(tmp_path / "a.spz")
+    assert file.up == "y"
+    read = file.cloud
+    np.testing.assert_allclose(read.means, splats.means, atol=1e-6)
+    np.testing.assert_allclose(read.opacities, splats.opacities, atol=0.5 / 255 + 1e-6)
+    np.testing.assert_allclose(read.sh[:, 0], splats.sh[:, 0], atol=0.51 / 255 / 0.15)
+    np.testing.assert_allclose(read.sh[:, 1:], splats.sh[:, 1:], atol=0.51 / 128)
+    # 1/16 of a natural logarithm for sizes, half a degree for turns
+    error = np.linalg.norm(covariances(read) - covariances(splats), axis=(1, 2))
+    assert (error / np.linalg.norm(covariances(splats), axis=(1, 2))).max() < 0.08
+
+
+def test_half_turns_keep_their_axes(tmp_path):
+    """The format drops w, and w near zero would lose ten degrees."""
+    axes = np.random.default_rng(3).normal(size=(200, 3))
+    quats = np.column_stack([np.full(200, 1e-4), axes / np.linalg.norm(axes, axis=1, keepdims=True)])
+    splats = replace(cloud(200), quats=quats.astype(np.float32), scales=np.tile(np.float32([0.3, 0.1, 0.01]), (200, 1)))
+    write_spz(tmp_path / "a.spz", splats)
+    read = read_spz(tmp_path / "a.spz").cloud
+    thin = [np.linalg.eigh(covariances(one))[1][:, :, 0] for one in (splats, read)]
+    angle = np.degrees(np.arccos(np.abs((thin[0] * thin[1]).sum(1)).clip(0, 1)))
+    assert angle.max() < 1.0
+
+
+def test_far_places_keep_24_bits_and_huge_sizes_are_refused(tmp_path):
+    splats = cloud(50)
+    far = replace(splats, means=splats.means * np.float32(3000))
+    write_spz(tmp_path / "far.spz", far)
+    np.testing.assert_allclose(read_spz(tmp_path / "far.spz").cloud.means, far.means, atol=2e-3)
+    with pytest.raises(ValueError, match="up to 379 units"):
+        write_spz(tmp_path / "huge.spz", replace(splats, scales=splats.scales * np.float32(1e5)))
+    assert not (tmp_path / "huge.spz").exists()

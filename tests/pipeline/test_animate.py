@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import imageio.v2 as imageio
 import numpy as np
@@ -7,14 +8,22 @@ import pytest
 from PIL import Image
 
 from animate4d.assets.load import load_asset
+from animate4d.core.cameras import Rig
 from animate4d.core.errors import AssetError, ConfigError
+from animate4d.core.motion import SplatMotion, VertexMotion
+from animate4d.export.motion_file import read_motion
+from animate4d.export.viewer.page import read_viewer
+from animate4d.fourd.surface_splats import sample_splats
 from animate4d.io.ply import read_splat_ply
 from animate4d.metrics.motion import vertex_error
 from animate4d.models import config as model_config
 from animate4d.models.mv_vdm import MVVDM
+from animate4d.pipeline import exports
 from animate4d.pipeline.animate import Cancelled, animate, find_clip
 from animate4d.pipeline.config import AnimateOptions, Request
+from animate4d.pipeline.exports import mesh_splats, played
 from animate4d.pipeline.receipt import STAGES
+from animate4d.views.clip import render_clip
 
 
 def test_the_bundle_holds_everything_and_the_receipt_says_so(truth_bundle):
@@ -23,6 +32,10 @@ def test_the_bundle_holds_everything_and_the_receipt_says_so(truth_bundle):
     assert names == {
         "animated.glb",
         "splats/static.ply",
+        "motion.npz",
+        "viewer.html",
+        "turntable.mp4",
+        "IMPORT.md",
         "views.mp4",
         "ground-truth.mp4",
         "thumb.webp",
@@ -83,8 +96,79 @@ def test_static_splats_lie_on_the_users_object(truth_bundle, barrel):
     corners = source.to_canonical.invert(source.vertices_at(source.clip_number("bounce gently"), 0.0))
     low, high = corners.min(0), corners.max(0)
     slack = 0.05 * np.linalg.norm(high - low)
-    assert (splats.means > low - slack).all()
-    assert (splats.means < high + slack).all()
+    upright = splats.means * [1, -1, -1]  # 3DGS files are y-down, glTF is y-up
+    assert (upright > low - slack).all()
+    assert (upright < high + slack).all()
+
+
+def test_frame_0_of_every_export_is_the_input(truth_bundle, barrel):
+    result, _ = truth_bundle
+    source = load_asset(barrel)
+    posed = source.posed(source.clip_number("bounce gently"), 0.0)
+    moved = load_asset(result.folder / "animated.glb", clip=0)
+    shown = moved.to_canonical.invert(moved.vertices_at(0, 0.0).astype(np.float64))
+    wanted = posed.to_canonical.invert(posed.mesh.vertices.astype(np.float64))
+    np.testing.assert_allclose(shown[moved.mesh.faces], wanted[posed.mesh.faces], atol=2e-5 / posed.to_canonical.scale)
+    motion = read_motion(result.folder / "motion.npz")
+    np.testing.assert_array_equal(motion["vertices"][0], posed.mesh.vertices)
+    splats = read_splat_ply(result.folder / "splats" / "static.ply")
+    user = (motion["splat_means"][0] - motion["translation"]) @ motion["rotation"] / motion["scale"]
+    np.testing.assert_allclose(splats.means * [1, -1, -1], user, atol=1e-5 / motion["scale"])
+    facts, arrays = read_viewer(result.folder / "viewer.html")
+    places = np.array(facts["origin"]) + facts["unit"] * arrays["splatPlaces"][0]
+    np.testing.assert_allclose(places, motion["splat_means"][0], atol=facts["unit"])
+
+
+@pytest.mark.parametrize(
+    ("video", "loop", "frames"),
+    [
+        ("generated", "auto", [0, 1, 2, 0]),
+        ("ground-truth", "auto", [0, 1, 2]),
+        ("generated", "none", [0, 1, 2]),
+        ("ground-truth", "close", [0, 1, 2, 0]),
+        ("generated", "seamless", [0, 1, 2, 0]),
+        ("generated", "ping-pong", [0, 1, 2, 1, 0]),
+    ],
+)
+def test_a_motion_ends_as_asked(barrel, video, loop, frames):
+    offsets = np.random.default_rng(0).normal(size=(3, 5, 3)).astype(np.float32)
+    offsets[0] = 0
+    motion = VertexMotion(offsets=offsets, times=np.arange(3) / 8)
+    request = Request(asset=barrel, prompt="a barrel", video=video, options=AnimateOptions(loop=loop))
+    shown, video_frames = played(motion, request)
+    np.testing.assert_array_equal(video_frames, frames)
+    assert len(shown.times) == len(frames)
+    np.testing.assert_allclose(np.diff(shown.times), 0.125)
+    if loop != "seamless":
+        np.testing.assert_array_equal(shown.offsets, offsets[frames])
+    else:
+        np.testing.assert_allclose(shown.offsets[-1], 0, atol=1e-6)
+
+
+def test_splats_are_dense_unless_speed_is_wanted_and_a_field_keeps_its_own(barrel, monkeypatch):
+    asset = load_asset(barrel)
+    mesh = asset.mesh
+    video = render_clip(asset, 0, np.arange(2) / 8, Rig(), 32)[0]
+    surface = sample_splats(mesh, 150)
+    still = VertexMotion(offsets=np.zeros((2, *mesh.vertices.shape), np.float32), times=np.arange(2) / 8)
+    fit = SimpleNamespace(motion=still, surface=surface, splats=surface.cloud, trajectories=None)
+    monkeypatch.setattr(exports, "SPLATS", 400)
+    monkeypatch.setattr(exports, "POLISH_PX", 32)
+    frames = np.array([0, 1])
+    for effort, count in (("draft", 150), ("standard", 400)):
+        request = Request(asset=barrel, prompt="a barrel", options=AnimateOptions(fit=effort))
+        cloud, splats = mesh_splats(mesh, fit, still, frames, video, request)
+        assert len(cloud.means) == splats.means.shape[1] == count
+        np.testing.assert_array_equal(splats.means[0], cloud.means)
+    colors = np.random.default_rng(0).normal(size=(2, 150, 3)).astype(np.float32)
+    means, quats = np.stack([surface.cloud.means] * 2), np.stack([surface.cloud.quats] * 2)
+    fit.trajectories = SplatMotion(means=means, quats=quats, sh=colors)
+    cloud, splats = mesh_splats(mesh, fit, still, np.array([0, 1, 0]), video, request)
+    assert cloud is surface.cloud
+    np.testing.assert_array_equal(splats.sh, colors[[0, 1, 0]])
+    assert splats.scales is None
+    louder = replace(request, options=replace(request.options, strength=2.0))
+    assert mesh_splats(mesh, fit, still, frames, video, louder)[1].sh is None
 
 
 def test_progress_rises_through_the_stages(truth_bundle):

@@ -28,10 +28,19 @@ def test_a_whole_result_matches_what_made_it_and_a_moved_asset(truth_request, bu
         {"options": AnimateOptions(fit="draft", frames=3, strength=0.5)},
         {"options": AnimateOptions(fit="draft", frames=5)},
         {"options": AnimateOptions(fit="standard", frames=3)},
+        {"options": AnimateOptions(fit="draft", frames=3, formats=("default", "spz"))},
+        {"options": AnimateOptions(fit="draft", frames=3, loop="close")},
     ],
 )
 def test_another_request_does_not_match(truth_request, bundle, change):
     assert matching_receipt(bundle, replace(truth_request, **change), "any") is None
+
+
+def test_the_same_files_in_other_words_match(truth_request, bundle):
+    words = ("turntable", "viewer", "npz", "ply")
+    assert matching_receipt(
+        bundle, replace(truth_request, options=replace(truth_request.options, formats=words)), "any"
+    )
 
 
 def test_other_asset_bytes_do_not_match(truth_request, bundle, tmp_path):

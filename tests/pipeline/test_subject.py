@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,14 +13,17 @@ from animate4d.core.cameras import Rig
 from animate4d.core.harmonics import harmonics
 from animate4d.core.motion import GraphMotion, SplatMotion
 from animate4d.core.splats import SplatCloud
-from animate4d.export import splats as splat_files
+from animate4d.export.motion_file import read_motion
+from animate4d.export.splats import write_splat_sequence
 from animate4d.fourd.cloud_splats import cloud_graph
 from animate4d.fourd.surface_splats import sample_splats
 from animate4d.io.ply import read_splat_ply, write_splat_ply
 from animate4d.models import config as model_config
 from animate4d.models.mv_vdm import MVVDM
+from animate4d.pipeline import exports
 from animate4d.pipeline.animate import animate
 from animate4d.pipeline.config import AnimateOptions, Request
+from animate4d.pipeline.exports import wanted_files
 from animate4d.pipeline.subject import CloudSubject, MeshSubject, subject_of
 
 
@@ -70,7 +74,8 @@ def test_the_bundle_of_a_capture(bundle, scan):
     frames = bundle.receipt["fit"]["frames"] + 1
     sequence = {f"splats/frames/frame_{frame:04d}.ply" for frame in range(frames)}
     assert names == sequence | {
-        "splats/static.ply", "motion.npz", "views.mp4", "generated.mp4", "thumb.webp", "still.webp", "receipt.json",
+        "splats/static.ply", "motion.npz", "viewer.html", "turntable.mp4", "IMPORT.md", "views.mp4", "generated.mp4",
+        "thumb.webp", "still.webp", "receipt.json",
     }  # fmt: skip
     receipt = json.loads((bundle.folder / "receipt.json").read_text())
     assert any("no animated.glb" in warning for warning in receipt["warnings"])
@@ -86,14 +91,14 @@ def test_every_file_is_in_the_users_frame_and_starts_as_the_capture(bundle, scan
         np.testing.assert_allclose(again.scales, source.scales, rtol=1e-3)
         np.testing.assert_allclose(again.sh, source.sh, atol=1e-4)
         np.testing.assert_allclose(np.abs((again.quats * source.quats).sum(1)), 1, atol=1e-4)
-    with np.load(bundle.folder / "motion.npz") as motion:
-        assert motion["means"].shape == (len(motion["times"]), 2500, 3)
-        np.testing.assert_allclose(motion["means"][0], source.means, atol=1e-4)
-        for frame in (0, 3):
-            ply = read_splat_ply(bundle.folder / f"splats/frames/frame_{frame:04d}.ply")
-            np.testing.assert_allclose(ply.means, motion["means"][frame], atol=1e-4)
-            np.testing.assert_allclose(np.abs((ply.quats * motion["quats"][frame]).sum(1)), 1, atol=1e-4)
-        assert np.isfinite(motion["means"]).all()
+    motion = read_motion(bundle.folder / "motion.npz")
+    assert motion["splat_means"].shape == (len(motion["times"]), 2500, 3)
+    assert np.isfinite(motion["splat_means"]).all()
+    user = (motion["splat_means"] - motion["translation"]) @ motion["rotation"] / motion["scale"]
+    np.testing.assert_allclose(user[0], source.means, atol=1e-4)
+    for frame in (0, 3):
+        ply = read_splat_ply(bundle.folder / f"splats/frames/frame_{frame:04d}.ply")
+        np.testing.assert_allclose(ply.means, user[frame], atol=1e-4)
 
 
 def test_moved_harmonics_are_written_turned(scan, tmp_path):
@@ -102,7 +107,7 @@ def test_moved_harmonics_are_written_turned(scan, tmp_path):
     turn = Rotation.from_rotvec([0.4, -0.9, 0.3])
     quats = (turn * Rotation.from_quat(cloud.quats[:, [1, 2, 3, 0]])).as_quat()[:, [3, 0, 1, 2]].astype(np.float32)
     moved = SplatMotion(means=np.stack([cloud.means, cloud.means]), quats=np.stack([cloud.quats, quats]))
-    assert splat_files.write_trajectories(asset, cloud, moved, np.array([0.0, 0.1]), tmp_path) == []
+    write_splat_sequence(asset, cloud, moved, tmp_path / "splats" / "frames")
     before, after = (read_splat_ply(tmp_path / f"splats/frames/frame_{frame:04d}.ply") for frame in (0, 1))
     # the turn in the axes of the file
     there = asset.to_canonical.rotation.T @ turn.as_matrix() @ asset.to_canonical.rotation
@@ -111,13 +116,23 @@ def test_moved_harmonics_are_written_turned(scan, tmp_path):
     np.testing.assert_allclose(seen, np.einsum("dk,nkc->ndc", harmonics(look, 4), before.sh), atol=1e-4)
 
 
-def test_large_captures_get_the_archive_only(scan, tmp_path, monkeypatch):
-    monkeypatch.setattr(splat_files, "MAX_SEQUENCE_BYTES", 1000)
+def test_large_captures_go_without_frames_and_page_unless_asked(scan, monkeypatch):
     asset = load_asset(scan)
     moved = SplatMotion(means=np.stack([asset.splats.means] * 2), quats=np.stack([asset.splats.quats] * 2))
-    notes = splat_files.write_trajectories(asset, asset.splats, moved, np.array([0.0, 0.1]), tmp_path)
-    assert "only motion.npz" in notes[0]
-    assert [path.name for path in tmp_path.iterdir()] == ["motion.npz"]
+    thing = SimpleNamespace(splats=moved, cloud=asset.splats, vertices=None)
+    formats, notes = wanted_files(thing, AnimateOptions())
+    assert {"ply-frames", "viewer"} <= set(formats)
+    assert len(notes) == 1
+    assert "no animated.glb" in notes[0]
+    monkeypatch.setattr(exports, "MAX_SEQUENCE_BYTES", 1000)
+    monkeypatch.setattr(exports, "MAX_VIEWER_BYTES", 1000)
+    formats, notes = wanted_files(thing, AnimateOptions())
+    assert not {"ply-frames", "viewer"} & set(formats)
+    assert any("ask for ply-frames" in note for note in notes)
+    assert any("ask for viewer" in note for note in notes)
+    asked = AnimateOptions(formats=("default", "ply-frames", "viewer"))
+    assert {"ply-frames", "viewer"} <= set(wanted_files(thing, asked)[0])
+    assert wanted_files(thing, AnimateOptions(formats=("npz",)))[0] == ("npz",)
 
 
 def test_pictures_between_frames_are_blends(scan):

@@ -1,4 +1,4 @@
-"""Write somebody's model again with another skin: same surfaces, materials, textures and names, new joints.
+"""Write somebody's model again to move otherwise: same surfaces, materials and names, new skin or shapes.
 
 Positions are baked in world space in the pose of `Asset.mesh`, so what is written needs no node transforms. Output is
 y-up as glTF demands: models from glTF stay in their own frame, others are turned upright if their format is not y-up.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import io
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -32,15 +32,70 @@ def output_frame(asset: Asset) -> Similarity:
     )
 
 
-def append_surfaces(builder: GlbBuilder, asset: Asset, joints: np.ndarray, weights: np.ndarray, skin: int) -> list[int]:
-    """Append the asset's surfaces, bound to a skin.
+class Binding(Protocol):
+    """What makes a surface move.
+
+    Attributes:
+        node: properties of the nodes that draw it.
+    """
+
+    node: dict[str, Any]
+
+    def attributes(self, rows: np.ndarray | slice) -> dict[str, np.ndarray]:
+        """Return the vertex attributes that these rows of the asset's vertices get."""
+        ...
+
+    def targets(self, rows: np.ndarray | slice) -> list[dict[str, np.ndarray]]:
+        """Return the morph targets of these rows."""
+        ...
+
+
+class SkinBinding:
+    """Surfaces bound to a skin."""
+
+    def __init__(self, skin: int, joints: np.ndarray, weights: np.ndarray) -> None:
+        """Take joints `[N, 4]` and weights `[N, 4]` whose rows sum to 1; joints of zero weight become 0."""
+        self.node: dict[str, Any] = {"skin": skin}
+        kind = np.uint8 if joints.max(initial=0) < 256 else np.uint16
+        self._joints = np.where(weights > 0, joints, 0).astype(kind)
+        self._weights = exact_weights(weights)
+
+    def attributes(self, rows: np.ndarray | slice) -> dict[str, np.ndarray]:
+        """Return joints and weights."""
+        return {"JOINTS_0": self._joints[rows], "WEIGHTS_0": self._weights[rows]}
+
+    def targets(self, rows: np.ndarray | slice) -> list[dict[str, np.ndarray]]:
+        """Return none."""
+        return []
+
+
+class ShapeBinding:
+    """Surfaces that blend between shapes."""
+
+    def __init__(self, shapes: np.ndarray, normals: np.ndarray) -> None:
+        """Take displacements `[M, N, 3]` of positions and of normals, in the frame that is written."""
+        self.node: dict[str, Any] = {}
+        self._shapes, self._normals = shapes.astype(np.float32), normals.astype(np.float32)
+
+    def attributes(self, rows: np.ndarray | slice) -> dict[str, np.ndarray]:
+        """Return none."""
+        return {}
+
+    def targets(self, rows: np.ndarray | slice) -> list[dict[str, np.ndarray]]:
+        """Return a target per shape."""
+        return [
+            {"POSITION": places[rows], "NORMAL": turns[rows]}
+            for places, turns in zip(self._shapes, self._normals, strict=True)
+        ]
+
+
+def append_surfaces(builder: GlbBuilder, asset: Asset, binding: Binding) -> list[int]:
+    """Append the asset's surfaces.
 
     Args:
         builder: receives materials, textures, meshes and one node per drawn mesh.
         asset: a mesh asset.
-        joints: `[N, 4]` indices into the skin's joints.
-        weights: `[N, 4]` rows that sum to 1; joints of zero weight are set to 0 as validators expect.
-        skin: index of the skin in the builder.
+        binding: to what they are bound.
 
     Returns:
         Indices of the appended nodes, to be listed in a scene.
@@ -53,10 +108,8 @@ def append_surfaces(builder: GlbBuilder, asset: Asset, joints: np.ndarray, weigh
             f"{asset.path}: is a cloud of splats and has no surface to write as GLB; ask for splats instead"
         )
     positions = output_frame(asset).invert(asset.mesh.vertices.astype(np.float64)).astype(np.float32)
-    joints = np.where(weights > 0, joints, 0).astype(np.uint8 if joints.max(initial=0) < 256 else np.uint16)
-    weights = exact_weights(weights)
     if asset.document is None:
-        return _append_plain(builder, asset, asset.mesh, positions, joints, weights, skin)
+        return _append_plain(builder, asset, asset.mesh, positions, binding)
     _copy_materials(builder, asset.document)
     nodes: list[int] = []
     drawn: list[tuple[int, list[Part]]] = []
@@ -68,14 +121,13 @@ def append_surfaces(builder: GlbBuilder, asset: Asset, joints: np.ndarray, weigh
         source = asset.document.json["nodes"][node]
         mesh_source = asset.document.json["meshes"][parts[0].mesh]
         mesh = {
-            "primitives": [
-                _primitive(builder, asset.document, asset.mesh, part, positions, joints, weights) for part in parts
-            ]
+            "primitives": [_primitive(builder, asset.document, asset.mesh, part, positions, binding) for part in parts]
         }
         names = {"name": source.get("name", mesh_source.get("name"))}
         mesh |= {"name": mesh_source["name"]} if "name" in mesh_source else {}
         index = builder.append("meshes", mesh)
-        nodes.append(builder.append("nodes", {key: v for key, v in names.items() if v} | {"mesh": index, "skin": skin}))
+        own = {"mesh": index, **binding.node}
+        nodes.append(builder.append("nodes", {key: value for key, value in names.items() if value} | own))
     return nodes
 
 
@@ -94,8 +146,7 @@ def _primitive(
     mesh: Mesh,
     part: Part,
     positions: np.ndarray,
-    joints: np.ndarray,
-    weights: np.ndarray,
+    binding: Binding,
 ) -> dict[str, Any]:
     rows = slice(part.vertex_start, part.vertex_start + part.vertex_count)
     faces = mesh.faces[part.face_start : part.face_start + part.face_count].astype(np.int64) - part.vertex_start
@@ -116,25 +167,29 @@ def _primitive(
         elif name.startswith("COLOR_"):
             whole = np.iinfo(source[name].dtype).max if source[name].dtype.kind in "ui" else 1
             arrays[name] = np.clip(source[name].astype(np.float32) / whole, 0, 1)
-    primitive = _surface(builder, arrays, faces, joints[rows], weights[rows])
+    primitive = _surface(builder, arrays, faces, binding, rows)
     if part.material is not None:
         primitive["material"] = part.material
     return primitive
 
 
 def _surface(
-    builder: GlbBuilder, arrays: dict[str, np.ndarray], faces: np.ndarray, joints: np.ndarray, weights: np.ndarray
+    builder: GlbBuilder, arrays: dict[str, np.ndarray], faces: np.ndarray, binding: Binding, rows: np.ndarray | slice
 ) -> dict[str, Any]:
-    attributes = {
-        name: builder.add_accessor(values, target=ARRAY_BUFFER, bounds=name == "POSITION")
-        for name, values in arrays.items()
-    }
-    attributes["JOINTS_0"] = builder.add_accessor(joints, target=ARRAY_BUFFER)
-    attributes["WEIGHTS_0"] = builder.add_accessor(weights, target=ARRAY_BUFFER)
+    def stored(entries: dict[str, np.ndarray]) -> dict[str, int]:
+        return {
+            name: builder.add_accessor(values, target=ARRAY_BUFFER, bounds=name == "POSITION")
+            for name, values in entries.items()
+        }
+
+    attributes = stored(arrays | binding.attributes(rows))
     # The largest 16-bit index is reserved for restarting strips.
     kind = np.uint16 if faces.max(initial=0) < 65535 else np.uint32
     indices = builder.add_accessor(faces.ravel().astype(kind), target=ELEMENT_ARRAY_BUFFER)
-    return {"attributes": attributes, "indices": indices}
+    primitive: dict[str, Any] = {"attributes": attributes, "indices": indices}
+    # A target may only name attributes that the surface has.
+    targets = [stored({name: values for name, values in t.items() if name in arrays}) for t in binding.targets(rows)]
+    return primitive | ({"targets": targets} if targets else {})
 
 
 def _copy_materials(builder: GlbBuilder, document: GltfDocument) -> None:
@@ -193,9 +248,7 @@ def _append_plain(
     asset: Asset,
     mesh: Mesh,
     positions: np.ndarray,
-    joints: np.ndarray,
-    weights: np.ndarray,
-    skin: int,
+    binding: Binding,
 ) -> list[int]:
     """Append a mesh that did not come from glTF: one primitive per material, materials made from `Mesh`."""
     arrays = {"POSITION": positions, "NORMAL": smooth_normals(positions, mesh.faces)}
@@ -210,10 +263,10 @@ def _append_plain(
             continue
         rows, numbers = np.unique(faces, return_inverse=True)
         own = {name: values[rows] for name, values in arrays.items()}
-        primitive = _surface(builder, own, numbers.reshape(faces.shape), joints[rows], weights[rows])
+        primitive = _surface(builder, own, numbers.reshape(faces.shape), binding, rows)
         primitives.append(primitive | {"material": _plain_material(builder, material)})
     index = builder.append("meshes", {"name": asset.name, "primitives": primitives})
-    return [builder.append("nodes", {"name": asset.name, "mesh": index, "skin": skin})]
+    return [builder.append("nodes", {"name": asset.name, "mesh": index, **binding.node})]
 
 
 def _plain_material(builder: GlbBuilder, material: Material) -> int:

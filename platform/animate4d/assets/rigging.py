@@ -12,7 +12,7 @@ from animate4d.assets.figure_glb import NamedClip, add_clips, add_skeleton
 from animate4d.assets.figures import Figure, Part, chain_weights
 from animate4d.assets.load import load_asset
 from animate4d.assets.props import Prop
-from animate4d.assets.reskin import append_surfaces, output_frame
+from animate4d.assets.reskin import SkinBinding, append_surfaces, output_frame
 from animate4d.assets.verbs import AMPLITUDES, WHOLE_BODY_VERBS, Spine, own_keys, spine_of, whole_body_keys
 from animate4d.core.errors import AssetError, ConfigError
 from animate4d.io.glb_builder import GlbBuilder
@@ -60,7 +60,7 @@ def animate_static(
     joints, weights = spine_weights(points, spine, add_spine(figure, spine))
     builder = GlbBuilder()
     first_joint, skin = add_skeleton(builder, figure.joints)
-    surfaces = append_surfaces(builder, asset, joints, weights, skin)
+    surfaces = append_surfaces(builder, asset, SkinBinding(skin, joints, weights))
     builder.append("scenes", {"name": asset.name, "nodes": [first_joint, *surfaces]})
     builder.document["scene"] = 0
     rng = np.random.default_rng([seed, int(asset.source_sha256[:8], 16)])

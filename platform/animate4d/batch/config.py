@@ -17,8 +17,8 @@ class AnimateBatchConfig:
     """Animate every row of a manifest; running the same command again does only what is missing."""
 
     manifest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]
-    """CSV with columns asset,prompt and optionally id, seed, video, clip, frames, fit, strength, guidance, steps,
-    negative_prompt, free_init, step_cache."""
+    """CSV with columns asset,prompt and optionally id, seed, video, clip, frames, fit, strength, loop, fps, formats,
+    guidance, steps, negative_prompt, free_init, step_cache."""
 
     out: Path = Path("out/batch")
     """Folder of the results: one folder per row, index.html, results.csv, ledger.jsonl. All workers must see it."""

@@ -12,19 +12,19 @@ from string import Template
 from urllib.parse import quote
 
 from animate4d.batch.manifest import Manifest
-from animate4d.batch.pages import escape, part, policy
 from animate4d.batch.report import LINKS, RowResult, links_of
 from animate4d.io.atomic import write_text
+from animate4d.io.pages import escape, part, policy
 
 LINK_NAMES = {"glb": ("GLB", "animated.glb"), "ply": ("PLY", "splats.ply"), "mp4": ("MP4", "views.mp4")}
 
 
 def write_gallery(path: Path, manifest: Manifest, results: Sequence[RowResult]) -> None:
     """Write the page atomically; result folders are expected beside it, named by row id."""
-    style, script = (part(name) for name in ("gallery.css", "gallery.js"))
+    style, script = (part("animate4d.batch", name) for name in ("gallery.css", "gallery.js"))
     done = [result for result in results if result.state == "done"]
     others = [result for result in results if result.state != "done"]
-    page = Template(part("gallery.html")).substitute(
+    page = Template(part("animate4d.batch", "gallery.html")).substitute(
         policy=policy(style, script, "img-src 'self' data:; media-src 'self'"),
         title=escape(manifest.path.stem),
         summary=escape(_summary(results)),
@@ -60,8 +60,10 @@ def _card(result: RowResult) -> str:
         for key, (text, file) in LINK_NAMES.items()
         if key in links_of(receipt)
     ]
+    if "viewer" in links_of(receipt):
+        links.insert(0, f'<a class="view" href="{folder}/{LINKS["viewer"]}">View in 3D</a>')
     links.append(f'<a href="{folder}/{LINKS["receipt"]}">Receipt</a>')
-    return Template(part("gallery_card.html")).substitute(
+    return Template(part("animate4d.batch", "gallery_card.html")).substitute(
         text=escape(f"{row.id} {row.asset} {row.prompt}".lower()),
         still=f"{folder}/still.webp",
         views=f"{folder}/views.mp4",

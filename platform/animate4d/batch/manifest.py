@@ -209,10 +209,17 @@ def _text(_column: str, text: str) -> str:
     return text
 
 
+def _words(_column: str, text: str) -> tuple[str, ...]:
+    return tuple(word for word in re.split(r"[\s,;+]+", text.lower()) if word)
+
+
 _READERS: dict[str, Callable[[str, str], Any]] = {
     "frames": _whole_number,
     "fit": _word,
     "strength": _number,
+    "loop": _word,
+    "fps": _number,
+    "formats": _words,
     "guidance": _number,
     "steps": _whole_number,
     "negative_prompt": _text,

@@ -24,6 +24,7 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\0")
 
 LINKS = {
     "glb": "animated.glb",
+    "viewer": "viewer.html",
     "ply": "splats/static.ply",
     "mp4": "views.mp4",
     "thumb": "thumb.webp",

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from animate4d.batch.pages import escape, part, policy
 from animate4d.batch.shard_contact import spread
 from animate4d.core.errors import ShardError
 from animate4d.core.tracks import Tracks
@@ -24,6 +23,7 @@ from animate4d.data.sidecar import Sidecar
 from animate4d.data.store import ShardStore
 from animate4d.io.atomic import write_text
 from animate4d.io.images import composite_grey
+from animate4d.io.pages import escape, part, policy
 
 EIGHTHS = 8
 """Positions are written in eighths of a pixel: finer than a tracker errs, and half the text of floats."""
@@ -59,9 +59,9 @@ def write_tracks_page(
     clips = [clip_data(store, samples[number], labels, views) for number in spread(len(samples), count)]
     frames = max(clip["frames"] for clip in clips)
     trackers = sorted({clip["tracker"] for clip in clips})
-    style, script = part("tracks.css"), part("tracks.js")
+    style, script = part("animate4d.batch", "tracks.css"), part("animate4d.batch", "tracks.js")
     drawn = ({name: clip[name] for name in ("size", "frames", "views")} for clip in clips)
-    page = Template(part("tracks.html")).substitute(
+    page = Template(part("animate4d.batch", "tracks.html")).substitute(
         policy=policy(style, script, "img-src data:"),
         title="Point tracks",
         summary=escape(f"{len(clips)} of {len(store.keys)} clips in {store.folder.name} · {', '.join(trackers)}"),

@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from animate4d.core.errors import UserError
+from animate4d.core.errors import ExportError, UserError
 from animate4d.pipeline.config import Request
 
 CONCURRENT_CALLS = 2
@@ -64,7 +64,8 @@ def describe_failure(error: Exception) -> dict[str, Any]:
     """Say whose fault an error is: bad input, a resource that ran out, the infrastructure, or a bug of ours."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UserError):
-        return {"state": "failed", "kind": "bad input", "message": text, "trace": ""}
+        kind = "bug" if isinstance(error, ExportError) else "bad input"
+        return {"state": "failed", "kind": kind, "message": text, "trace": ""}
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
         message = f"ran out of memory ({text[:200]}): use fit=draft, or a machine with more memory"

@@ -16,6 +16,10 @@ class SourceError(UserError):
     """Something that training samples are made from is missing, damaged or not what it should be."""
 
 
+class ExportError(UserError):
+    """A file of a result, read back, is not what was to be written; the result is not kept."""
+
+
 class ManifestError(UserError):
     """A manifest row or column is wrong."""
 

@@ -1,4 +1,4 @@
-"""Videos people look at first: MP4, animated WebP, synchronised views side by side, contact sheets."""
+"""Videos people look at first: MP4, animated WebP, synchronised views side by side."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from animate4d.io.atomic import temporary_name, write_bytes
-from animate4d.io.images import contact_sheet
 
 
 def write_mp4(path: Path, frames: np.ndarray, fps: float, *, loops: int = 1) -> None:
@@ -85,12 +84,6 @@ def view_grid(video: np.ndarray, *, columns: int | None = None, gap: int = 2) ->
         top, left = view // columns * (height + gap), view % columns * (width + gap)
         grid[:, top : top + height, left : left + width] = video[view]
     return grid
-
-
-def clip_sheet(video: np.ndarray, title: str, *, frames: int = 8) -> np.ndarray:
-    """Lay out `[V, T, H, W, 3]` uint8 as one picture: a row per view, up to `frames` of its frames."""
-    shown = np.unique(np.linspace(0, video.shape[1] - 1, min(frames, video.shape[1])).round().astype(int))
-    return contact_sheet([(f"{title}  view {view}", list(video[view, shown])) for view in range(len(video))])
 
 
 def _check(frames: np.ndarray, fps: float) -> None:

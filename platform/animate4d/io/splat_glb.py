@@ -6,12 +6,15 @@ order of 3DGS files.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from animate4d.core.errors import AssetError
 from animate4d.core.harmonics import SH0
+from animate4d.core.splats import SplatCloud
+from animate4d.io.glb_builder import ARRAY_BUFFER, GlbBuilder
 from animate4d.io.gltf import GltfDocument, read_accessor
 from animate4d.io.splat_file import check_count
 
@@ -74,3 +77,35 @@ def read_splat_primitive(document: GltfDocument, primitive: dict[str, Any]) -> t
         "sh": sh,
     }
     return values, warnings
+
+
+def write_splat_glb(path: Path, splats: SplatCloud, name: str) -> None:
+    """Write splats of glTF's frame (y up) as a GLB; viewers without the extension show coloured points.
+
+    The extension is listed as used, not as required, for their sake.
+    """
+    builder = GlbBuilder()
+    builder.document["extensionsUsed"] = [EXTENSION]
+    points = np.concatenate([0.5 + SH0 * splats.sh[:, 0], splats.opacities[:, None]], axis=1)
+    arrays = {
+        "POSITION": splats.means,
+        f"{EXTENSION}:ROTATION": splats.quats[:, [1, 2, 3, 0]],
+        f"{EXTENSION}:SCALE": splats.scales,
+        f"{EXTENSION}:OPACITY": splats.opacities,
+    }
+    for degree in range(round(np.sqrt(splats.sh.shape[1]))):
+        for number in range(2 * degree + 1):
+            arrays[f"{EXTENSION}:SH_DEGREE_{degree}_COEF_{number}"] = splats.sh[:, degree**2 + number]
+    attributes = {
+        key: builder.add_accessor(values.astype(np.float32), target=ARRAY_BUFFER, bounds=key == "POSITION")
+        for key, values in arrays.items()
+    }
+    colors = np.round(255 * points.clip(0, 1)).astype(np.uint8)
+    attributes["COLOR_0"] = builder.add_accessor(colors, target=ARRAY_BUFFER, normalized=True)
+    settings = {"kernel": _KERNEL, "colorSpace": "srgb_rec709_display"}
+    primitive = {"attributes": attributes, "mode": 0, "extensions": {EXTENSION: settings}}
+    mesh = builder.append("meshes", {"name": name, "primitives": [primitive]})
+    node = builder.append("nodes", {"name": name, "mesh": mesh})
+    builder.append("scenes", {"nodes": [node]})
+    builder.document["scene"] = 0
+    builder.save(Path(path))

@@ -22,7 +22,7 @@ class AnimateConfig:
     """What it should do; may be left out with --video ground-truth."""
 
     out: Path = Path("out/animation")
-    """Folder for animated.glb, views.mp4, splats, thumb.webp and receipt.json; made anew."""
+    """Folder of the result: animated.glb, viewer.html, videos, splats, receipt.json; made anew."""
 
     seed: int = 0
     """Seed of the video."""

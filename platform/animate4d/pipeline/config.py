@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from animate4d.core.errors import ConfigError
+from animate4d.export.formats import FORMAT_WORDS, Format, FormatWord, expand
 from animate4d.fourd.config import PRESETS, FitPreset
 from animate4d.models.sampler_config import FreeInitConfig, SamplerConfig, StepCacheConfig
 
 VideoSource = Literal["generated", "ground-truth"]
+Loop = Literal["auto", "none", "close", "seamless", "ping-pong"]
 
 SEED_LIMIT = 2**63
 """Seeds are 0 <= seed < 2**63: what torch, numpy and a JSON integer all hold."""
@@ -32,6 +34,17 @@ class AnimateOptions:
 
     strength: float = 1.0
     """Scales the fitted motion: 0 stands still, 1 as fitted, above 1 exaggerates (0 to 3)."""
+
+    loop: Loop = "auto"
+    """How the motion ends: as fitted (none), back at frame 0 in one more frame (close), bent to flow into it
+    (seamless), or the way it came (ping-pong); auto closes generated clips and leaves an asset's own as it is."""
+
+    fps: float | None = None
+    """Keyframes per second of the GLB (1 to 240); unset: one per frame of the fit. The motion is the same."""
+
+    formats: tuple[FormatWord, ...] = ("default",)
+    """Files besides animated.glb and the videos: default (ply npz viewer turntable), all, or any of ply, npz, viewer,
+    turntable, ply-frames, spz, splat-glb, morph-glb."""
 
     guidance: float | None = None
     """Classifier-free guidance of the video model (0 to 30); unset: what the model was made for."""
@@ -55,6 +68,12 @@ class AnimateOptions:
             raise ConfigError(f"fit is {self.fit!r}: give {' or '.join(PRESETS)}")
         if not (math.isfinite(self.strength) and 0.0 <= self.strength <= 3.0):
             raise ConfigError(f"strength is {self.strength}: give a number from 0 to 3")
+        if self.loop not in get_args(Loop):
+            raise ConfigError(f"loop is {self.loop!r}: give {', '.join(get_args(Loop)[:-1])} or ping-pong")
+        if self.fps is not None and not 1.0 <= self.fps <= 240.0:
+            raise ConfigError(f"fps is {self.fps}: give a number from 1 to 240")
+        if unknown := [word for word in self.formats if word not in FORMAT_WORDS]:
+            raise ConfigError(f"formats has {unknown[0]!r}: give words of {', '.join(FORMAT_WORDS)}")
         if self.guidance is not None and not (math.isfinite(self.guidance) and 0.0 <= self.guidance <= 30.0):
             raise ConfigError(f"guidance is {self.guidance}: give a number from 0 to 30")
         if self.steps is not None and not 1 <= self.steps <= 200:
@@ -65,6 +84,10 @@ class AnimateOptions:
             raise ConfigError(f"free_init is {self.free_init}: give a whole number from 1 to 10")
         if not 1 <= self.step_cache <= 50:
             raise ConfigError(f"step_cache is {self.step_cache}: give a whole number from 1 to 50")
+
+    def wanted_formats(self) -> tuple[Format, ...]:
+        """Return the formats asked for, each once."""
+        return expand(self.formats)
 
     def sampler(self) -> SamplerConfig:
         """Return how the video model samples."""

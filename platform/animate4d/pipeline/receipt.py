@@ -27,7 +27,7 @@ from animate4d.pipeline.config import Request
 
 RECEIPT = "receipt.json"
 SCHEMA = 1
-RECIPE = 1
+RECIPE = 2
 """Raised when the pipeline makes something else of the same request, so that older results are made anew."""
 
 STAGES = ("load", "views", "video", "fit", "export", "pictures")
@@ -57,7 +57,7 @@ class StageClock:
 def content_key(request: Request, asset_sha256: str, model_version: str) -> str:
     """Return the hash of everything that decides a result."""
     generated = request.video == "generated"
-    options = asdict(request.options)
+    options = asdict(request.options) | {"formats": request.options.wanted_formats()}
     # What cannot change a result must not make it stale: a fitted clip knows no model, and a model sets its own frames.
     for name in ("frames",) if generated else ("guidance", "steps", "negative_prompt", "free_init", "step_cache"):
         del options[name]

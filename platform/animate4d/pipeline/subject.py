@@ -1,25 +1,24 @@
-"""What is animated, a mesh or a captured cloud: how it is first seen, what a motion makes of it, and its files."""
+"""What is animated, a mesh or a captured cloud: how it is first seen, and what a motion makes of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from animate4d.assets.asset import Asset
 from animate4d.core.cameras import Rig
-from animate4d.core.errors import ConfigError
+from animate4d.core.clip import MultiViewVideo
 from animate4d.core.mesh import Mesh
 from animate4d.core.motion import GraphMotion, Motion, SplatMotion
 from animate4d.core.splats import SplatCloud
-from animate4d.export.glb import write_animated_glb
-from animate4d.export.splats import write_splats, write_trajectories
 from animate4d.fourd.cloud_splats import move_cloud
 from animate4d.fourd.cloud_views import draw_cloud
 from animate4d.fourd.fit import FitResult
 from animate4d.io.images import composite_grey
+from animate4d.pipeline.config import Request
+from animate4d.pipeline.exports import mesh_splats
 from animate4d.views.raycast import Renderer, render_views
 from animate4d.views.rays import Cameras
 from animate4d.views.shading import bake_shading
@@ -44,8 +43,14 @@ class Subject(Protocol):
         """Return what draws the moved subject."""
         ...
 
-    def export(self, motion: Motion, fit: FitResult, folder: Path, name: str) -> list[str]:
-        """Write the files of the result, in the user's frame; return what the user should know of them."""
+    def vertices(self, motion: Motion) -> np.ndarray | None:
+        """Return where the motion takes the vertices, `[T, M, 3]`; None where there are none."""
+        ...
+
+    def splats(
+        self, motion: Motion, video_frames: np.ndarray, fit: FitResult, video: MultiViewVideo, request: Request
+    ) -> tuple[SplatCloud, SplatMotion]:
+        """Return the splats to export, at frame 0, and their trajectories."""
         ...
 
 
@@ -74,14 +79,15 @@ class MeshSubject:
 
         return draw
 
-    def export(self, motion: Motion, fit: FitResult, folder: Path, name: str) -> list[str]:
-        """Write the animated GLB and the splats of the fit."""
-        if not isinstance(motion, GraphMotion):
-            raise ConfigError("a field's motion cannot be exported yet: fit with body=graph")
-        write_animated_glb(self.asset, motion, folder / "animated.glb", name=name)
-        (folder / "splats").mkdir()
-        write_splats(self.asset, fit.splats, folder / "splats" / "static.ply")
-        return []
+    def vertices(self, motion: Motion) -> np.ndarray:
+        """Return the moved vertices."""
+        return motion.apply(self.body.vertices)
+
+    def splats(
+        self, motion: Motion, video_frames: np.ndarray, fit: FitResult, video: MultiViewVideo, request: Request
+    ) -> tuple[SplatCloud, SplatMotion]:
+        """Return splats on the surface."""
+        return mesh_splats(self.body, fit, motion, video_frames, video, request)
 
 
 class CloudSubject:
@@ -110,12 +116,14 @@ class CloudSubject:
 
         return draw
 
-    def export(self, motion: Motion, fit: FitResult, folder: Path, name: str) -> list[str]:
-        """Write the cloud as it is and its trajectories."""
-        notes = ["Splats have no surface to skin, so there is no animated.glb: the result is the moved splats."]
-        write_splats(self.asset, self.body, folder / "splats" / "static.ply")
-        moved = self._follow(motion)
-        return notes + write_trajectories(self.asset, self.body, moved, motion.times, folder)
+    def vertices(self, motion: Motion) -> None:
+        """Return none."""
+
+    def splats(
+        self, motion: Motion, video_frames: np.ndarray, fit: FitResult, video: MultiViewVideo, request: Request
+    ) -> tuple[SplatCloud, SplatMotion]:
+        """Return the cloud as it is, and where its splats go."""
+        return self.body, self._follow(motion)
 
     def _follow(self, motion: Motion) -> SplatMotion:
         if self._moved is None or self._moved[0] is not motion:

@@ -1,4 +1,4 @@
-"""What all pages of this room share: text that stays text, and a policy that lets only their own script run."""
+"""What all pages share: text that stays text, and a policy that lets only their own script run."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ def policy(style: str, script: str, sources: str) -> str:
     )
 
 
-def part(name: str) -> str:
-    """Return a file of this room that pages are made of."""
-    return resources.files("animate4d.batch").joinpath(name).read_text()
+def part(package: str, name: str) -> str:
+    """Return a file of a package that pages are made of: a template, a style, a script."""
+    return resources.files(package).joinpath(name).read_text()
