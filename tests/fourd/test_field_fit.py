@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from animate4d.core.motion import VertexMotion
 from animate4d.fourd.correspond import Correspondences
-from animate4d.fourd.field_body import Body, Mover
+from animate4d.fourd.field_body import Base, Body, Mover
 from animate4d.fourd.field_config import DistillConfig, FieldConfig, FieldFitConfig, PlaneConfig
 from animate4d.fourd.field_fit import fit_field
 from animate4d.fourd.field_loss import FieldLoss, stages
@@ -190,6 +191,26 @@ def test_dropped_gradients_leave_rigidity_alone(scene):
     per_frame = [set(torch.nonzero(row).flatten().tolist()) for row in thin]
     assert per_frame[0] != per_frame[1]
     assert float((slopes(0.1, 10.0) > 0).float().mean()) > float(thin.float().mean()) + 0.05
+
+
+def test_a_residual_of_nothing_costs_no_rigidity(scene):
+    """However much the base bends, only what the field adds to it is kept rigid."""
+    mesh, vertices, _, surface = scene
+    _, welded = weld(mesh.vertices)
+    first = np.unique(welded, return_index=True)[1]
+    motion = VertexMotion(offsets=vertices - mesh.vertices, times=np.arange(5.0))
+    base = Base.of(motion, surface, mesh.vertices, first)
+    frames, config = torch.tensor([2, 4]), replace(QUICK, reconstruction=0.0)
+    values = []
+    for given in (base, None):
+        loss = loss_of(scene, config, base=given)
+        values.append(loss.loss(stages(config)[0], frames, 0, np.random.default_rng(0)).item())
+        with torch.no_grad():
+            loss.mover.field.second[0].fill_(1.0)
+        values.append(loss.loss(stages(config)[0], frames, 0, np.random.default_rng(0)).item())
+    assert values[0] == pytest.approx(0.0, abs=1e-7)
+    assert values[1] > 1e-5
+    assert values[2] == pytest.approx(0.0, abs=1e-7)
 
 
 def test_rigidity_counts_in_the_stages_it_is_asked_for():

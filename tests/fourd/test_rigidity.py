@@ -54,6 +54,16 @@ def test_the_energy_is_the_sum_written_out(cloud):
         assert float(rigidity(rest, moved, centres, near, weights=weights)) == pytest.approx(total, rel=1e-6)
 
 
+def test_each_frame_may_be_rigid_from_a_pose_of_its_own(cloud):
+    rest, centres, near = cloud
+    poses = rest + 0.1 * torch.randn(2, 30, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    turned = torch.einsum("fij,fpj->fpi", random_rotations(2), poses)
+    assert float(rigidity(poses, turned, centres, near)) < 1e-20
+    bent = turned + 0.1 * torch.sin(9 * rest)
+    whole = sum(float(rigidity(pose, now[None], centres, near)) for pose, now in zip(poses, bent, strict=True))
+    assert float(rigidity(poses, bent, centres, near)) == pytest.approx(whole)
+
+
 def test_twice_the_frames_cost_twice(cloud):
     rest, centres, near = cloud
     moved = rest + 0.1 * torch.randn(1, 30, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

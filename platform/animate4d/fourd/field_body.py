@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from animate4d.core.motion import GraphMotion
+from animate4d.core.motion import Motion
 from animate4d.core.splats import SplatCloud
 from animate4d.fourd.field import MotionField, cosine_basis, frame_times
 from animate4d.fourd.field_config import FieldConfig
@@ -38,8 +38,8 @@ class Base:
     points: Tensor
 
     @classmethod
-    def of(cls, motion: GraphMotion, surface: SurfaceSplats, vertices: np.ndarray, first: np.ndarray) -> Base:
-        """Carry the splats and the vertices `first` along with a graph."""
+    def of(cls, motion: Motion, surface: SurfaceSplats, vertices: np.ndarray, first: np.ndarray) -> Base:
+        """Carry the splats and the vertices `first` along with a motion."""
         means, quats = move_splats(surface, motion, vertices)
         points = motion.apply(vertices)[:, first]
         return cls(means=torch.from_numpy(means), quats=torch.from_numpy(quats), points=torch.from_numpy(points))

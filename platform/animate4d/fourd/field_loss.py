@@ -115,7 +115,7 @@ class FieldLoss:
         if stage.rigid:
             rows = np.zeros(len(body.rest), np.int64)
             rows[: body.count], rows[asked] = np.arange(body.count), body.count + np.arange(len(asked))
-            rest = torch.cat([body.rest[: body.count], body.rest[torch.from_numpy(asked).to(device)]])
+            rest = self._unmoved(frames, torch.from_numpy(asked).to(device))
             moved = torch.cat([placed.means, placed.points], 1)
             places = [torch.from_numpy(rows[index]).to(device) for index in (centres, near)]
             loss = loss + config.rigidity * rigidity(rest, moved, *places, weights=config.rigidity_weights)
@@ -149,6 +149,17 @@ class FieldLoss:
             at = torch.tensor([frame], device=self.target.device)
             rows.append(self.draw(self.mover(at, nothing, self.base, sizes=stage.sizes, colors=stage.colors)))
         return torch.cat(rows)
+
+    def _unmoved(self, frames: Tensor, asked: Tensor) -> Tensor:
+        """Return what rigidity is measured from: the object at rest `[P, 3]`, or the base's pose in each frame.
+
+        Measured from rest, it would pull a residual off a base that is not quite rigid: near the end of a fit it weighs
+        more than the pictures do.
+        """
+        count = self.body.count
+        if self.base is None:
+            return torch.cat([self.body.rest[:count], self.body.rest[asked]])
+        return torch.cat([self.base.means[frames], self.base.points[frames][:, asked - count]], 1)
 
     def _neighbourhoods(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draw points, with replacement as in the released code, and neighbours of each."""

@@ -81,20 +81,19 @@ def rigidity(rest: Tensor, moved: Tensor, centres: Tensor, neighbours: Tensor, *
     R_i is the rotation that fits best, taken as constant.
 
     Args:
-        rest: `[P, 3]`.
+        rest: `[P, 3]`, or `[F, P, 3]` where each frame has its own pose to be rigid from.
         moved: `[F, P, 3]`.
         centres: `[n]` rows of points.
         neighbours: `[n, k]` rows of points.
         weights: "unit", or "distance": exp(-length / mean length).
     """
-    edges = rest[neighbours] - rest[centres][:, None]
+    edges = rest[..., neighbours, :] - rest[..., centres, None, :]
     now = moved[:, neighbours] - moved[:, centres][:, :, None]
     length = edges.norm(dim=-1)
     weight = torch.exp(-length / length.mean()) if weights == "distance" else torch.ones_like(length)
     with torch.no_grad():
-        turns = best_rotations(torch.einsum("nk,fnki,nkj->fnij", weight, now, edges))
-    rest_now = torch.einsum("fnij,nkj->fnki", turns, edges)
-    return ((now - rest_now).square().sum(-1) * weight).sum()
+        turns = best_rotations((now * weight[..., None]).mT @ edges)
+    return ((now - edges @ turns.mT).square().sum(-1) * weight).sum()
 
 
 def best_rotations(covariances: Tensor) -> Tensor:
