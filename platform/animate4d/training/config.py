@@ -123,7 +123,8 @@ class TrainConfig:
     seed: int = 0
     """Seed of weights, noise and clip order."""
     checkpoint_every: int = 50
-    """Steps between checkpoints; the last step always writes one."""
+    """Steps between checkpoints; the last step always writes one. They are written while training goes on: a kill right
+    after such a step may find only the one before, and a full disk is noticed some steps later."""
     keep: int = 3
     """Newest checkpoints kept."""
     sample_every: int = 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import random
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -70,6 +71,7 @@ def work(assignment: Assignment, group: Group, publish: Callable[[dict[str, Any]
         group: the workers, joined already.
         publish: called on rank 0 with every logged row.
     """
+    import numpy as np
     import torch
 
     from animate4d.training.loop import Loop, LoopConfig, Outcome
@@ -79,6 +81,8 @@ def work(assignment: Assignment, group: Group, publish: Callable[[dict[str, Any]
     if group.device.type == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
     torch.manual_seed(config.seed)
+    np.random.seed(config.seed % 2**32)
+    random.seed(config.seed)
     loop_config = LoopConfig(
         out=config.out,
         optimizer=config.recipe().optimizer,
