@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from animate4d.cli import COMMANDS, load, run_job
+from animate4d.cli import COMMANDS, load, main, run_job
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -103,12 +103,24 @@ def test_unknown_command_is_told_on_stderr():
         (["bench", "model", "--minutes", "0"], "minutes"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(words, expected, tmp_path):
-    done = command(*words, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert expected in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_mistake_is_one_line_and_exit_code_2(words, expected, tmp_path, monkeypatch, capsys):
+    # In this process: a process of its own per mistake would import torch each time.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["animate4d", *words])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    said = capsys.readouterr().err
+    assert stop.value.code == 2, said
+    assert expected in said
+    assert "Traceback" not in said
     assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_ends_a_process_with_exit_code_2(tmp_path):
+    done = command("train", "--data", "nowhere", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_entry_point_is_the_jobs_function(capsys):

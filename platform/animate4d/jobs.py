@@ -60,18 +60,19 @@ def train(config: TrainConfig) -> int:
 
 def animate_one(config: AnimateConfig) -> int:
     """Animate one object into a folder; returns the exit code."""
+    from animate4d.core.errors import AssetError
+
+    if not config.asset.is_file():  # before seconds of imports, and before a model is loaded and a folder made
+        raise AssetError(f"{config.asset}: there is no such file")
     import torch
 
     from animate4d.compute.paths import durable_path
-    from animate4d.core.errors import AssetError
     from animate4d.io.progress import Progress
     from animate4d.models.mv_vdm import MVVDM
     from animate4d.pipeline.animate import animate
     from animate4d.pipeline.receipt import model_version
     from animate4d.runs.registry import resolve_model
 
-    if not config.asset.is_file():  # before the model is loaded and a folder made
-        raise AssetError(f"{config.asset}: there is no such file")
     request, out = config.request(), durable_path(config.out)
     model, version = None, ""
     if config.video == "generated":

@@ -19,7 +19,10 @@ def _shrunk(config: MVVDMConfig) -> MVVDMConfig:
     return replace(config, frames=3, views=2, norm_groups=4, text_dim=16, **sizes)
 
 
-@pytest.fixture(params=[smoke, paper, paper_sd21], ids=lambda preset: preset.__name__)
+@pytest.fixture(
+    params=[smoke, *(pytest.param(preset, marks=pytest.mark.slow) for preset in (paper, paper_sd21))],
+    ids=lambda preset: preset.__name__,
+)
 def tiny(request) -> MVVDMConfig:
     """Every structure a preset has."""
     return _shrunk(request.param())

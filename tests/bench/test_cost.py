@@ -57,7 +57,10 @@ def test_attention_on_meta_falls_apart_again_afterwards():
 @pytest.mark.parametrize(
     ("preset", "published", "repeated"),
     # The published network works out keys and values of text and image anew for every frame; ours once per clip.
-    [(paper, 25.97, 0.195), pytest.param(paper_sd21, 26.04, 0.260, marks=pytest.mark.slow)],
+    [
+        pytest.param(paper, 25.97, 0.195, marks=pytest.mark.slow),
+        pytest.param(paper_sd21, 26.04, 0.260, marks=pytest.mark.slow),
+    ],
 )
 def test_a_forward_pass_costs_what_was_published_less_repeated_keys(make_plan, preset, published, repeated):
     plan = make_plan(preset(), device="meta")
@@ -66,6 +69,7 @@ def test_a_forward_pass_costs_what_was_published_less_repeated_keys(make_plan, p
     assert double == pytest.approx(2 * single, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_parts_of_the_published_size(make_plan):
     config = paper()
     plan = make_plan(config, device="meta")

@@ -27,6 +27,7 @@ def quick(monkeypatch, shrunk):
     monkeypatch.setattr(bench, "peak_bytes", lambda name, plan: 10**6)
 
 
+@pytest.mark.slow
 def test_a_whole_run_prints_a_table_and_writes_the_numbers(quick, tmp_path, capsys):
     out = tmp_path / "bench" / "model.json"
     assert bench_model(BenchModelConfig(preset="smoke", device="cpu", out=out, **SMALLEST)) == 0

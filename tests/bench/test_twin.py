@@ -54,7 +54,8 @@ def test_map_encoding_counts_y_before_x():
     assert torch.equal(encoding[:, 0, 4:], encoding[:1, 0, 4:].expand(3, 4))
 
 
-@pytest.mark.parametrize(("preset", "tflop"), [(paper, 25.97), pytest.param(paper_sd21, 26.04, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("preset", "tflop"), [(paper, 25.97), (paper_sd21, 26.04)])
 def test_the_twin_costs_what_the_published_network_does(make_plan, preset, tflop):
     plan = make_plan(preset(), device="meta")
     assert count_flops(WORKS["plain forward"](plan)) / 1e12 == pytest.approx(tflop, abs=0.005)

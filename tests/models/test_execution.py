@@ -120,6 +120,7 @@ def compiled(unet: torch.nn.Module, backend: str) -> torch.nn.Module:
     return unet
 
 
+@pytest.mark.slow
 def test_the_network_compiles_as_one_graph(tiny, arguments, shake):
     """`fullgraph` turns a graph break into an error; weights keep their names; compiler "none" undoes it."""
     model = MVVDM(tiny).eval()

@@ -43,6 +43,7 @@ def fresh_tensor(network: nn.Module, name: str, provided: Mapping[str, torch.Ten
         raise ModelError(f"no weights for {name}, and no rule how it starts")
     drawn = copy.deepcopy(layer).to_empty(device="cpu")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed + zlib.crc32(path.encode()))
+        # torch.manual_seed would also note a stack trace for GPUs not yet in use: half of an import's time.
+        torch.default_generator.manual_seed(seed + zlib.crc32(path.encode()))
         drawn.reset_parameters()
     return drawn.get_parameter(kind).detach()

@@ -76,7 +76,9 @@ def test_a_moved_folder_still_loads_with_its_own_parts(files, stable_diffusion, 
     assert Path(again.config.codec_path) == tmp_path / "elsewhere" / "second" / "vae"
 
 
-@pytest.mark.parametrize("base", ["ldm", "pipeline", "apart", "bare", "wrapped"])
+@pytest.mark.parametrize(
+    "base", ["ldm", *(pytest.param(form, marks=pytest.mark.slow) for form in ("pipeline", "apart", "bare", "wrapped"))]
+)
 def test_every_form_of_mvdream_gives_the_same_base(base, files, stable_diffusion, weights, tmp_path):
     parts = {} if base in ("ldm", "pipeline") else {"vae": stable_diffusion / "vae", "text_encoder": stable_diffusion}
     tokenizer = stable_diffusion / "tokenizer" if base == "ldm" else None
@@ -92,6 +94,7 @@ def test_every_form_of_mvdream_gives_the_same_base(base, files, stable_diffusion
     assert all(torch.equal(vae[name], published[name]) for name in vae)
 
 
+@pytest.mark.slow
 def test_what_no_file_provides_starts_as_in_the_papers(files, stable_diffusion, weights, tmp_path, capsys):
     import_weights(options(files, stable_diffusion, tmp_path / "m"))
     told = capsys.readouterr().out
@@ -115,6 +118,7 @@ def test_what_no_file_provides_starts_as_in_the_papers(files, stable_diffusion, 
     assert not torch.equal(stored(tmp_path / "other")[name], found[name])
 
 
+@pytest.mark.slow
 def test_without_motion_and_image_adapter_the_base_is_left_alone(files, stable_diffusion, tmp_path, capsys):
     import_weights(options(files, stable_diffusion, tmp_path / "m", motion=None, ip_adapter=None, forward=True))
     assert "start: 546 tensors: motion modules" in capsys.readouterr().out
@@ -153,6 +157,7 @@ def test_a_whole_checkpoint_covers_the_base(files, stable_diffusion, weights, tm
     assert all(torch.equal(value, weights[name]) for name, value in stored(tmp_path / "m").items())
 
 
+@pytest.mark.slow
 def test_half_precision_halves_the_file_and_rounds_once(files, stable_diffusion, weights, tmp_path):
     import_weights(options(files, stable_diffusion, tmp_path / "full", animate3d=files.animate3d))
     import_weights(
