@@ -162,6 +162,7 @@ def test_views_that_do_not_divide_and_shards_that_are_none_are_refused(shards, t
         ({"tracker": "cotracker3"}, "needs the path of its weights"),
         ({"tracker": "cotracker3", "checkpoint": Path("/none.pth")}, "no such file"),
         ({"tracker": "exact"}, "add --preview"),
+        ({"tracker": "none"}, "makes no labels"),
         ({"views": 0}, "at least 1"),
         ({"workers": 0}, "at least 1"),
         ({"gpu_share": 1.5}, "at most 1"),

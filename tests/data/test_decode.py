@@ -122,3 +122,15 @@ def test_shards_without_flow_give_none(tmp_path, write_shards):
     item = example(write_shards(tmp_path / "s", 2, flow=False))
     assert item.flow is None
     assert item.flow_mask is None
+
+
+def test_without_a_tracker_no_tracks_are_read_and_no_point_counts(tmp_path, folder, write_shards):
+    bare = write_shards(tmp_path / "s", 2, tracks=False)
+    item = example(bare, tracker="none")
+    assert "tracks.npz" not in ItemReader(config(bare, tracker="none")).decoder.members(0)
+    assert item.tracks.shape == (4, 4, 6, 2)
+    assert not item.visible.any()
+    assert not (bare / "labels").exists()
+    other = example(folder)
+    assert np.array_equal(item.frame_index, other.frame_index)
+    assert np.array_equal(item.video, other.video)

@@ -223,20 +223,27 @@ def test_items_use_labels_at_their_frames_and_scale(tmp_path, write_shards):
 def test_a_tracker_is_told_its_weights_and_which_queries_are_padding(tmp_path, make_sample, monkeypatch):
     asked = []
 
-    def make(name, *, checkpoint=None):
-        asked.append((name, checkpoint))
+    def make(name, *, checkpoint, settings, device):
+        asked.append((name, checkpoint, settings.precision, device))
         tracker = CountingTracker()
-        tracker.id = f"cotracker3-offline/1-{checkpoint.stem}-384x512"
+        tracker.id = f"cotracker3-offline/1-{checkpoint.stem}-{settings.name}"
         return tracker
 
     monkeypatch.setattr("animate4d.data.labels.make_tracker", make)
-    one = Labeller("cotracker3", 15, tmp_path / "labels", tmp_path / "0123.pth")
-    other = Labeller("cotracker3", 15, tmp_path / "labels", tmp_path / "4567.pth")
-    assert asked[0] == ("cotracker3", tmp_path / "0123.pth")
+    weights = [tmp_path / f"{name}.pth" for name in ("0123", "4567")]
+    one = Labeller("cotracker3", 15, tmp_path / "labels", weights[0])
+    half = Labeller("cotracker3", 15, tmp_path / "labels", weights[0], precision="bf16", device="cuda")
+    other = Labeller("cotracker3", 15, tmp_path / "labels", weights[1])
+    assert asked[:2] == [("cotracker3", weights[0], "fp32", None), ("cotracker3", weights[0], "bf16", "cuda")]
     _, members = make_sample(1)
     one.label(members, VIEWS)
     assert one._tracker.valid.dtype == bool
-    other.label(members, VIEWS)
-    assert other._tracker.calls == 1  # other weights, other labels
-    names = sorted(folder.name for folder in (tmp_path / "labels").iterdir())
-    assert names == [f"cotracker3-offline-1-{weights}-384x512-grid15" for weights in ("0123", "4567")]
+    for labeller in (half, other):  # other labels for another precision, and for other weights
+        labeller.label(members, VIEWS)
+        assert labeller._tracker.calls == 1
+    assert len(list((tmp_path / "labels").iterdir())) == 3
+    # Not even a file put into the other's folder is taken for the other's.
+    path = next(half.folder.iterdir())
+    path.write_bytes(next(one.folder.iterdir()).read_bytes())
+    half.label(members, VIEWS)
+    assert half._tracker.calls == 2

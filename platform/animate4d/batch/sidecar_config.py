@@ -9,7 +9,8 @@ from typing import Annotated
 import tyro
 
 from animate4d.core.errors import ConfigError
-from animate4d.tracks.build import EXACT, check_tracker
+from animate4d.tracks.build import COMPUTED, EXACT, NONE, check_tracker
+from animate4d.tracks.cotracker3.config import Precision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +25,10 @@ class LabelTracksConfig:
 
     checkpoint: Path | None = None
     """Weights of cotracker3, scaled_offline.pth or scaled_online.pth (CC BY-NC 4.0, as the labels may be then)."""
+
+    precision: Precision = "fp32"
+    """Arithmetic of cotracker3: bf16 is meant for GPUs. Labels of the two are kept apart; training takes its own
+    --tracker-precision."""
 
     grid: int = 15
     """Side of the grid of points in frame 0 (paper 001 section 3.2; training uses 15)."""
@@ -49,7 +54,9 @@ class LabelTracksConfig:
     def __post_init__(self) -> None:
         check_counts(self, {"grid": 1, "views": 1, "preview": 0, "workers": 1})
         check_share(self.gpu_share)
-        check_tracker(self.tracker, self.checkpoint)
+        check_tracker(self.tracker, self.checkpoint, self.precision)
+        if self.tracker == NONE:
+            raise ConfigError(f"tracker none makes no labels: give one of {', '.join(COMPUTED)}")
         if self.tracker == EXACT and not self.preview:
             raise ConfigError("tracker exact: these tracks are in the shards already; add --preview 6 to look at them")
         if self.checkpoint is not None and not self.checkpoint.expanduser().is_file():

@@ -48,7 +48,14 @@ def label_tracks(config: LabelTracksConfig) -> int:
             views=config.views,
             stored_views=stored_views,
             stored_frames=stored_frames,
-            make=partial(Labeller, config.tracker, config.grid, config.labels, config.checkpoint),
+            make=partial(
+                Labeller,
+                config.tracker,
+                config.grid,
+                config.labels,
+                config.checkpoint,
+                precision=config.precision,
+            ),
             gpu_share=config.gpu_share if config.tracker in LEARNED else 0.0,
         )
         done = run(plan, store, config.workers, "labels")

@@ -8,7 +8,8 @@ from typing import Literal
 
 from animate4d.core.errors import ConfigError
 from animate4d.data.split import Split
-from animate4d.tracks.build import check_tracker
+from animate4d.tracks.build import COMPUTED, LEARNED, check_tracker
+from animate4d.tracks.cotracker3.config import Precision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,9 +37,11 @@ class DataConfig:
     points: int = 8
     """Tracked points per view and step (paper 001 section 3.2)."""
     tracker: str = "exact"
-    """exact (labels stored by the renderer), opencv-lk, opencv-dis, cotracker3 or cotracker3-official."""
+    """exact (labels stored by the renderer), opencv-lk, opencv-dis, cotracker3, cotracker3-official, or none."""
     tracker_checkpoint: Path | None = None
     """Weights of cotracker3: scaled_offline.pth (clips of 30-60 frames) or scaled_online.pth (16), CC BY-NC 4.0."""
+    tracker_precision: Precision = "fp32"
+    """Arithmetic of cotracker3: bf16 is meant for GPUs. Labels of the two are kept apart."""
     grid: int = 15
     """Side of the query grid for trackers that label (paper 001 section 3.2)."""
     labels: Path | None = None
@@ -63,6 +66,9 @@ class DataConfig:
     """Ray loader: reading tasks at a time, per rank."""
     labellers: int = 1
     """Ray loader: labelling actors per rank."""
+    labeller_gpus: float | None = None
+    """Ray loader: share of a GPU for each labelling actor of cotracker3, where the cluster has GPUs. Default: of GPUs
+    that no trainer needs, else 0.25 of its trainer's for all labellers of a rank. 0 labels on the CPU."""
     stream_cpus: float = 0.25
     """Ray loader: CPUs each reader and labeller asks the cluster for."""
     max_bad_share: float = 0.01
@@ -86,18 +92,29 @@ class DataConfig:
             ("prefetch", self.prefetch >= 0, "0 or more"),
             ("readers", self.readers >= 1, "at least 1"),
             ("labellers", self.labellers >= 1, "at least 1"),
+            ("labeller_gpus", self.labeller_gpus is None or 0 <= self.labeller_gpus <= 1, "0 to 1"),
             ("stream_cpus", self.stream_cpus > 0, "more than 0"),
             ("max_bad_share", 0 <= self.max_bad_share <= 0.5, "0 to 0.5"),
         ]
         for name, good, expected in checks:
             if not good:
                 raise ConfigError(f"data.{name} is {getattr(self, name)!r}: expected {expected}")
-        check_tracker(self.tracker, self.tracker_checkpoint)
+        check_tracker(self.tracker, self.tracker_checkpoint, self.tracker_precision)
 
     @property
     def stored_frames(self) -> tuple[int, ...]:
         """Indices of the model's frames among the stored ones."""
         return tuple(range(0, self.frames * self.stride, self.stride))
+
+    @property
+    def computes_labels(self) -> bool:
+        """Whether tracks are computed and kept, and not stored in the shards or left out."""
+        return self.tracker in COMPUTED
+
+    @property
+    def gpu_labellers(self) -> int:
+        """Labelling actors per rank that can use a GPU."""
+        return self.labellers if self.loader == "ray" and self.tracker in LEARNED else 0
 
     @property
     def labels_folder(self) -> Path:

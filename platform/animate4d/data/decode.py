@@ -18,7 +18,7 @@ from animate4d.data.order import DRAW_STREAM, Item, ItemOrder
 from animate4d.data.schema import DecodedClip, decode_clip, decode_meta
 from animate4d.data.sidecar import Sidecar
 from animate4d.data.store import ShardStore
-from animate4d.tracks.build import EXACT
+from animate4d.tracks.build import EXACT, NONE
 from animate4d.tracks.queries import sample_points
 
 
@@ -101,7 +101,7 @@ class ItemDecoder:
             item: its place in the order, which seeds the draws.
             sample: its key in the index.
             members: what `members(item.group)` names.
-            labels: computed labels, or None for tracker "exact".
+            labels: computed labels, or None for trackers "exact" and "none".
 
         Raises:
             ShardError: a member is missing, damaged or of another sample.
@@ -116,11 +116,13 @@ class ItemDecoder:
             raise ShardError(f"sample {sample}: other numbers of views or frames than the first sample")
         if clip.meta.size < config.size:
             raise ShardError(f"sample {sample} has {clip.meta.size} px, less than the {config.size} px wanted")
-        if labels is None:
-            tracks = clip.tracks
-        else:
+        if labels is not None:
             tracks = _at_frames(read_labels(labels, sample, views, self.stored_frames), frame_index * config.stride)
-        assert tracks is not None, "check_exact comes before decode"
+        elif config.tracker == NONE:
+            tracks = _no_tracks(len(views), len(frame_index))
+        else:
+            assert clip.tracks is not None, "check_exact comes before decode"
+            tracks = clip.tracks
         points = sample_points(tracks, config.points, rng)
         video, mask = clip_pixels(clip, config.size)
         flow, flow_mask = _flow(clip, config.size // 2) if config.flow else (None, None)
@@ -158,18 +160,34 @@ def _at_frames(tracks: Tracks, frames: np.ndarray) -> Tracks:
     return Tracks(xy=tracks.xy[:, frames], visible=tracks.visible[:, frames], tracker=tracks.tracker)
 
 
+def _no_tracks(views: int, frames: int) -> Tracks:
+    return Tracks(
+        xy=np.zeros((views, frames, 0, 2), np.float32), visible=np.zeros((views, frames, 0), np.float32), tracker=NONE
+    )
+
+
 def clip_pixels(clip: DecodedClip, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the video on grey `[V, T, 3, size, size]` in [-1, 1] and coverage `[V, T, 1, size, size]` in [0, 1]."""
-    alpha = clip.video.alpha[..., None].astype(np.float32) / 255.0
-    # Grey is 0 here, so multiplying by alpha both composites and premultiplies, and area means stay right.
-    layers = np.concatenate([(clip.video.rgb.astype(np.float32) / 127.5 - 1.0) * alpha, alpha], axis=-1)
-    stored = layers.shape[2]
-    if stored != size:
-        flat = layers.reshape(-1, stored, stored, 4)
-        resized = np.stack([cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA) for image in flat])
-        layers = resized.reshape(*layers.shape[:2], size, size, 4)
-    channels = np.moveaxis(layers, -1, 2)
-    return np.ascontiguousarray(channels[:, :, :3]), np.ascontiguousarray(channels[:, :, 3:])
+    rgb, alpha = clip.video.rgb, clip.video.alpha
+    views, frames, stored = rgb.shape[:3]
+    video = np.empty((views, frames, 3, stored, stored), np.float32)
+    mask = np.empty((views, frames, 1, stored, stored), np.float32)
+    np.divide(alpha, np.float32(255), out=mask[:, :, 0])
+    # Grey is 0 here, so multiplying by alpha both composites and premultiplies, and area means stay right. In place:
+    # pages for temporaries cost ten times the arithmetic.
+    for channel in range(3):
+        plane = video[:, :, channel]
+        np.divide(rgb[..., channel], np.float32(127.5), out=plane)
+        plane -= 1
+        plane *= mask[:, :, 0]
+    return (video, mask) if stored == size else (_shrunk(video, size), _shrunk(mask, size))
+
+
+def _shrunk(planes: np.ndarray, size: int) -> np.ndarray:
+    """Return area means of `[V, T, C, H, W]` planes at another size."""
+    flat = planes.reshape(-1, *planes.shape[-2:])
+    shrunk = np.stack([cv2.resize(plane, (size, size), interpolation=cv2.INTER_AREA) for plane in flat])
+    return shrunk.reshape(*planes.shape[:3], size, size)
 
 
 def _flow(clip: DecodedClip, size: int) -> tuple[np.ndarray | None, np.ndarray | None]:

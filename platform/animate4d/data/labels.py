@@ -18,10 +18,11 @@ from animate4d.core.errors import ShardError
 from animate4d.core.hashing import slug
 from animate4d.core.tracks import Tracks
 from animate4d.data.schema import decode_clip, decode_meta
-from animate4d.data.sidecar import Sidecar, pack_sidecar, read_note
+from animate4d.data.sidecar import NOTE, Sidecar, check_note, pack_sidecar
 from animate4d.io.arrays import unpack_arrays
 from animate4d.io.images import composite_grey
 from animate4d.tracks.build import make_tracker
+from animate4d.tracks.cotracker3.config import Precision, TrackingSettings
 from animate4d.tracks.protocol import PointTracker
 from animate4d.tracks.queries import grid_queries
 
@@ -37,13 +38,31 @@ class LabelSource(Protocol):
 class Labeller:
     """Computes labels, or finds them where they were kept.
 
+    Args:
+        tracker: its name.
+        grid: side of the query grid.
+        folder: of all labels.
+        checkpoint: weights of a learned tracker.
+        precision: of a learned tracker; part of its id, so labels of one are never taken for those of the other.
+        device: of a learned tracker; default the GPU if there is one.
+
     Raises:
         ConfigError: the tracker is not available, or the folder cannot be made.
         ModelError: the tracker's checkpoint is missing or does not fit.
     """
 
-    def __init__(self, tracker: str, grid: int, folder: Path, checkpoint: Path | None = None) -> None:
-        self._tracker = make_tracker(tracker, checkpoint=checkpoint)
+    def __init__(
+        self,
+        tracker: str,
+        grid: int,
+        folder: Path,
+        checkpoint: Path | None = None,
+        *,
+        precision: Precision = "fp32",
+        device: str | None = None,
+    ) -> None:
+        settings = TrackingSettings(precision=precision)
+        self._tracker = make_tracker(tracker, checkpoint=checkpoint, settings=settings, device=device)
         self._grid = grid
         self._files = Sidecar(
             folder=folder / f"{slug(self._tracker.id)}-grid{grid}",
@@ -129,11 +148,11 @@ def read_labels(data: bytes, sample: str, views: Sequence[int], frames: int) -> 
     Raises:
         ShardError: the labels are damaged, or belong to another sample or to other views.
     """
-    note = read_note(data, "labels", sample, views)
+    shape = (len(views), frames, None)
+    arrays = unpack_arrays(data, NOTE | {"xy": ("float32", (*shape, 2)), "visible": ("uint8", shape)})
+    note = check_note(arrays["note"], "labels", sample, views)
     if "tracker" not in note:
         raise ShardError(f"labels of sample {sample} do not name their tracker: delete the labels folder")
-    shape = (len(views), frames, None)
-    arrays = unpack_arrays(data, {"xy": ("float32", (*shape, 2)), "visible": ("uint8", shape)})
     if arrays["xy"].shape[:3] != arrays["visible"].shape:
         raise ShardError(f"labels of sample {sample} are damaged: delete the labels folder beside the shards")
     return Tracks(xy=arrays["xy"], visible=arrays["visible"].astype(np.float32) / 255.0, tracker=note["tracker"])

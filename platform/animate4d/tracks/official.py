@@ -68,11 +68,13 @@ class OfficialCoTracker3Tracker(CoTracker3Tracker):
         return Estimate(xy=xy, visibility=visibility[..., 0], confidence=confidence[..., 0])
 
 
-def make_official(path: Path, settings: TrackingSettings | None = None) -> OfficialCoTracker3Tracker:
+def make_official(
+    path: Path, settings: TrackingSettings | None = None, *, device: str | None = None
+) -> OfficialCoTracker3Tracker:
     """Build the official network with a checkpoint's weights; raises ConfigError or ModelError."""
     import_builder()  # before the checkpoint is read
     model, fingerprint = load_cotracker3(path)
-    return OfficialCoTracker3Tracker(model, fingerprint, settings)
+    return OfficialCoTracker3Tracker(model, fingerprint, settings, device=device)
 
 
 def import_builder() -> Any:

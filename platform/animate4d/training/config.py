@@ -12,7 +12,8 @@ from typing import Any, Literal
 from animate4d.core.errors import ConfigError
 from animate4d.models.config import MVVDMConfig, model_preset
 from animate4d.models.execution import ExecutionConfig
-from animate4d.tracks.build import check_tracker
+from animate4d.tracks.build import NONE, check_tracker
+from animate4d.tracks.cotracker3.config import Precision
 from animate4d.training.recipe import RECIPES, FirstFrameNoise, Recipe
 
 Preset = Literal["smoke", "small", "paper", "paper_sd21"]
@@ -113,9 +114,14 @@ class TrainConfig:
     loader: Literal["inprocess", "ray"] = "inprocess"
     """inprocess reads shards in the worker (exact resume); ray streams and labels them with Ray Data."""
     tracker: str = "exact"
-    """Who tracks points: exact (labels in the shards), opencv-lk, opencv-dis, cotracker3 or cotracker3-official."""
+    """Who tracks points: exact (labels in the shards), opencv-lk, opencv-dis, cotracker3, cotracker3-official; none."""
     tracker_checkpoint: Path | None = None
     """Weights of cotracker3, scaled_offline.pth or scaled_online.pth (CC BY-NC 4.0, as the model may be then)."""
+    tracker_precision: Precision = "fp32"
+    """Arithmetic of cotracker3: bf16 is meant for GPUs. Labels of the two are kept apart."""
+    labeller_gpus: float | None = None
+    """Loader ray: share of a GPU for the labelling actor of cotracker3 beside each worker. Default: of GPUs that no
+    worker needs, else 0.25 of the worker's own; 0 labels on the CPU."""
     labels: Path | None = None
     """Folder in which computed labels are kept, as by `jobs/label_tracks.py`; default `labels` beside the shards."""
     latents: Path | None = None
@@ -176,7 +182,12 @@ class TrainConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}: give a number {wanted}")
         if self.network().codec == "pixels" and self.latents is not None and self.init is None:
             raise ConfigError(f"latents: preset {self.preset} has the lossless codec pixels: leave --latents out")
-        check_tracker(self.tracker, self.tracker_checkpoint)
+        check_tracker(self.tracker, self.tracker_checkpoint, self.tracker_precision)
+        objective = self.recipe().objective
+        if self.tracker == NONE and (objective.correspondence or objective.position):
+            raise ConfigError("tracker none leaves nothing to supervise: add --correspondence 0 --position 0")
+        if self.labeller_gpus is not None and not 0 <= self.labeller_gpus <= 1:
+            raise ConfigError(f"labeller_gpus is {self.labeller_gpus}: give a share from 0 to 1")
         optimizer = self.recipe().optimizer
         if optimizer.batch_size % (self.workers * optimizer.accumulate):
             times = f" in {optimizer.accumulate} parts" if optimizer.accumulate > 1 else ""

@@ -22,10 +22,12 @@ from animate4d.compute.paths import durable_path, input_path
 from animate4d.compute.session import ray_session
 from animate4d.core.errors import ClusterError, ConfigError, ShardError, TrainingError
 from animate4d.core.hashing import hash_file, hash_json
+from animate4d.data.placement import share_gpus
 from animate4d.data.split import Split
 from animate4d.data.store import kept_keys
 from animate4d.io.atomic import write_json, write_text
 from animate4d.io.shards import read_index
+from animate4d.tracks.build import LEARNED
 from animate4d.training.checkpoint import STOP_FILE, check_same_run, list_checkpoints, newest_sound, step_of
 from animate4d.training.config import HELD_OUT, TrainConfig
 from animate4d.training.metrics_log import NAME as METRICS
@@ -130,7 +132,7 @@ def resolve(config: TrainConfig) -> dict[str, Any]:
 
 
 def tracker_text(config: TrainConfig) -> str:
-    """Return the tracker's name, with the hash of its weights where it has some.
+    """Return the tracker's name, with the hash of its weights and its precision where it has some.
 
     Raises:
         ConfigError: there is no such file.
@@ -140,7 +142,8 @@ def tracker_text(config: TrainConfig) -> str:
         return config.tracker
     if not path.is_file():
         raise ConfigError(f"tracker_checkpoint: {path}: there is no such file")
-    return f"{config.tracker} {hash_file(path)[:12]}"
+    half = " bf16" if config.tracker_precision == "bf16" else ""
+    return f"{config.tracker} {hash_file(path)[:12]}{half}"
 
 
 def kept_hash(path: Path) -> str:
@@ -229,7 +232,21 @@ def placed_on_gpu(config: TrainConfig) -> bool:
             f"--workers {config.workers} need {config.workers * worker_cpus(config):g} CPUs, "
             f"but the cluster has {cpus:g}: give fewer workers or start more nodes"
         )
-    return gpus >= config.workers
+    return worker_gpus(config) > 0
+
+
+def worker_gpus(config: TrainConfig) -> float:
+    """Return the share of a GPU asked from Ray per worker: less than one where labellers must share it.
+
+    Raises:
+        ClusterError: the labellers would leave too little.
+    """
+    import ray
+
+    gpus = ray.cluster_resources().get("GPU", 0.0)
+    # The stream makes one labeller per worker.
+    labellers = 1 if config.loader == "ray" and config.tracker in LEARNED else 0
+    return share_gpus(gpus=gpus, workers=config.workers, labellers=labellers, asked=config.labeller_gpus).trainer
 
 
 def worker_cpus(config: TrainConfig) -> float:
@@ -317,7 +334,8 @@ class Fit:
             scaling_config=ScalingConfig(
                 num_workers=config.workers,
                 use_gpu=self._on_gpu,
-                resources_per_worker={"CPU": worker_cpus(config)} | ({"GPU": 1} if self._on_gpu else {}),
+                resources_per_worker={"CPU": worker_cpus(config)}
+                | ({"GPU": worker_gpus(config)} if self._on_gpu else {}),
             ),
             run_config=RunConfig(
                 # A name of its own per start: Ray would otherwise restore its own idea of the run from the folder.

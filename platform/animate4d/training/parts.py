@@ -47,6 +47,8 @@ def data_config(config: TrainConfig, model: MVVDMConfig) -> DataConfig:
         frames_per_step=min(optimizer.frames_per_step, model.frames),
         tracker=config.tracker,
         tracker_checkpoint=config.tracker_checkpoint,
+        tracker_precision=config.tracker_precision,
+        labeller_gpus=config.labeller_gpus,
         labels=config.labels,
         batch_size=optimizer.batch_size // (config.workers * optimizer.accumulate),
         seed=config.seed,

@@ -10,6 +10,8 @@ from typing import Literal
 
 from animate4d.core.errors import ConfigError
 
+Precision = Literal["fp32", "bf16"]
+
 OFFLINE_FRAMES = 60
 """Rows of the offline time table; it was trained on clips of 30 to 60 frames."""
 
@@ -86,7 +88,7 @@ class TrackingSettings:
     """Side of a grid of points over frame 0 that is tracked along and dropped: few points track badly alone."""
     threshold: float = 0.6
     """Visibility times confidence above which a point counts as seen."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     """bf16 computes convolutions, correlations and attention in 16 bits; positions stay in 32."""
 
     def __post_init__(self) -> None:
