@@ -130,6 +130,11 @@ COMMANDS = {
         run="animate4d.bench.faults.run:bench_faults",
         summary="Make faults of data and checkpoints happen, and say what each one cost.",
     ),
+    "bench fourd": Command(
+        config="animate4d.bench.fourd_config:BenchFourDConfig",
+        run="animate4d.bench.fourd:bench_fourd",
+        summary="Fit rigged models to videos of their own animations and compare with the true motion.",
+    ),
 }
 
 GROUPS = {"bench": "Measure how fast, how good and how robust a part is on this machine."}

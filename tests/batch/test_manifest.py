@@ -49,6 +49,16 @@ def test_wrong_export_options_name_their_column(tmp_path, column, cell, said):
     assert said in row.problem
 
 
+def test_a_trackers_weights_lie_beside_the_manifest(tmp_path):
+    (tmp_path / "scaled_offline.pth").write_bytes(b"weights")
+    row = only_row(
+        tmp_path, "asset,prompt,tracker,tracker_checkpoint,clips\nfox.glb,runs,CoTracker3,scaled_offline.pth,2\n"
+    )
+    assert row.request.tracker == "cotracker3"
+    assert row.request.options.tracker_checkpoint == tmp_path / "scaled_offline.pth"
+    assert row.request.options.clips == 2
+
+
 def test_empty_cells_take_the_defaults_of_the_batch(tmp_path):
     defaults = AnimateOptions(strength=0.5, fit="draft")
     (row,) = read(tmp_path, "asset,prompt,strength,fit\nfox.glb,runs,,\n", defaults=defaults).rows
@@ -132,6 +142,10 @@ def test_a_missing_manifest_and_a_folder_are_named(tmp_path):
         ("strength", "lots", "not a number"),
         ("frames", "1", "from 2 to 64"),
         ("fit", "best", "draft or standard"),
+        ("tracker", "best", "give one of auto, none, flow"),
+        ("tracker", "cotracker3", "path of its weights"),
+        ("tracker", "exact", "video is generated"),
+        ("clips", "0", "from 1 to 16"),
         ("steps", "0", "from 1 to 200"),
         ("guidance", "-3", "from 0 to 30"),
         ("negative_prompt", "x" * 501, "at most 500"),

@@ -12,11 +12,12 @@ def table(path):
 
 
 def test_one_line_per_row_in_manifest_order_with_numbers(tmp_path, done, failed, manifest_of):
-    truth = {"e_fit": 0.0168, "e_static": 0.091, "ratio": 0.18}
+    truth = {"e_fit": 0.0168, "e_static": 0.091, "ratio": 0.18, "psnr": 35.1, "psnr_unseen": 33.9}
     results = [done("fox", video="ground-truth", truth=truth, lost=(4, 5)), failed("cow", "line 3: no such file")]
     write_results(tmp_path / "results.csv", manifest_of(results), results)
     fox, cow = table(tmp_path / "results.csv")
     assert (fox["state"], fox["ratio"], fox["e_fit"], fox["lost_frames"]) == ("done", "0.18", "0.0168", "4 5")
+    assert (fox["psnr"], fox["psnr_unseen"], cow["psnr"]) == ("35.1", "33.9", "")
     assert (fox["seconds"], fox["seconds_fit"], fox["glb"]) == ("15.0", "2.5", "fox/animated.glb")
     assert (cow["state"], cow["kind"], cow["column"], cow["message"]) == (
         "failed",

@@ -85,7 +85,7 @@ def test_polished_stand_ins_look_like_the_cloud(bending_tube, scan):
     pictures = prepare_pictures(video, 64, 2, "native")
     cloud = sample_splats(mesh, 4000, seed=3).cloud
     before = gather(cloud, 500)
-    after = polish(before, pictures, 40, (0.02, 0.99))
+    after = polish(before, [pictures], 40, (0.02, 0.99))
     assert after.corners is before.corners
     assert not np.array_equal(after.cloud.sh, before.cloud.sh)
     assert after.cloud.opacities.min() >= 0.02

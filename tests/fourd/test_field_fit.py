@@ -33,7 +33,7 @@ QUICK = FieldFitConfig(
 def scene(bending_tube):
     mesh, vertices, video = bending_tube
     pictures = prepare_pictures(video, 48, 1, "native")
-    return mesh, vertices, pictures, polish(sample_splats(mesh, 300), pictures, 30)
+    return mesh, vertices, pictures, polish(sample_splats(mesh, 300), [pictures], 30)
 
 
 def body_of(scene, features=None) -> Body:

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from animate4d.fourd.photometric import _Difference, prepare_pictures
 
 
-def plain(image, target, levels):
+def plain(image, target, levels, coverage):
     def layers(x):
-        return torch.cat([x[:, :, :3] + 0.5 * (1 - x[:, :, 3:]), x[:, :, 3:]], 2).flatten(0, 1)
+        return torch.cat([x[:, :, :3] + 0.5 * (1 - x[:, :, 3:]), coverage * x[:, :, 3:]], 2).flatten(0, 1)
 
     a, b = layers(image), layers(target)
     loss = 0
@@ -22,16 +22,17 @@ def plain(image, target, levels):
 
 
 @pytest.mark.parametrize(("levels", "size"), [(1, (8, 8)), (3, (16, 16)), (3, (18, 13)), (5, (6, 6))])
-def test_loss_and_gradient_match_plain_autograd(levels, size):
+@pytest.mark.parametrize("coverage", [1.0, 0.3])
+def test_loss_and_gradient_match_plain_autograd(levels, size, coverage):
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(2, 3, 4, *size, generator=generator).requires_grad_()
     target = torch.rand(2, 3, 4, *size, generator=generator)
     weight = torch.tensor([1.0, 2.5])
-    loss = _Difference.apply(image, target, levels)
+    loss = _Difference.apply(image, target, levels, coverage)
     (got,) = torch.autograd.grad((loss * weight).sum(), image)
     # levels stop where an image has no 2x2 block left
     usable = min(levels, int(np.log2(min(size))) + 1)
-    expected = plain(image, target, usable)
+    expected = plain(image, target, usable, coverage)
     (want,) = torch.autograd.grad((expected * weight).sum(), image)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(got, want)

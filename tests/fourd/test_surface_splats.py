@@ -59,7 +59,7 @@ def test_polish_improves_frame_0_and_stays_near_the_surface(bending_tube):
     mesh, _, video = bending_tube
     pictures = prepare_pictures(video, 64, 1, "native")
     before = sample_splats(mesh, 800)
-    after = polish(before, pictures, 40)
+    after = polish(before, [pictures], 40)
 
     def loss(splats):
         cloud = splats.cloud
@@ -72,7 +72,7 @@ def test_polish_improves_frame_0_and_stays_near_the_surface(bending_tube):
     assert loss(after) < 0.3 * loss(before)
     assert np.linalg.norm(after.cloud.means - before.cloud.means, axis=1).max() < 2 * before.cloud.scales[0, 0]
     assert after.cloud.opacities.max() < 0.991
-    assert polish(before, pictures, 0) is before
+    assert polish(before, [pictures], 0) is before
 
 
 def rigid(mesh, frames: int = 3):

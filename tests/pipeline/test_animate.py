@@ -70,6 +70,9 @@ def test_the_glb_moves_like_the_truth_and_the_receipt_has_the_right_error(truth_
     assert error.ratio == pytest.approx(truth["ratio"], abs=0.01)
     assert error.static == pytest.approx(truth["e_static"], rel=0.02)
     assert truth["ratio"] < 0.45
+    # the splats look right where no view of the video was, too
+    assert truth["psnr"] > 25
+    assert 22 < truth["psnr_unseen"] <= truth["psnr"] + 1
 
 
 def test_pictures_show_four_views_moving_and_loop_in_step(truth_bundle):
@@ -192,6 +195,31 @@ def test_a_generated_video_is_fitted_and_no_strength_stands_still(barrel, tmp_pa
     assert result.receipt["fit"]["frames"] == model.config.frames
     asset = load_asset(result.folder / "animated.glb")
     assert np.allclose(asset.vertices_at(0, 0.5), asset.vertices_at(0, 0.0), atol=1e-5)
+
+
+def test_clips_follow_one_another_and_swing_back(truth_request, barrel, tmp_path):
+    options = replace(truth_request.options, frames=2, clips=2, loop="ping-pong", tracker="exact")
+    told = []
+    result = animate(
+        replace(truth_request, options=options),
+        None,
+        tmp_path / "long",
+        model_version="",
+        progress=lambda stage, share: told.append(share),
+    )
+    assert told == sorted(told)
+    receipt = result.receipt
+    assert receipt["fit"]["frames"] == 3
+    assert receipt["truth"]["ratio"] < 0.3
+    assert receipt["request"]["options"]["tracker"] == "exact"
+    moved = load_asset(result.folder / "animated.glb")
+    source = load_asset(barrel)
+    duration = source.clips[source.clip_number("bounce gently")].duration
+    # three frames there, two back
+    assert moved.clips[0].duration == pytest.approx(4 * duration / 3, rel=1e-3)
+    early, late = (moved.vertices_at(0, frame * duration / 3) for frame in (1, 3))
+    np.testing.assert_allclose(early, late, atol=1e-3)
+    assert np.abs(early - moved.vertices_at(0, 0.0)).max() > 0.02
 
 
 def test_cancelling_leaves_nothing_behind_and_an_older_result_alone(truth_request, tmp_path):

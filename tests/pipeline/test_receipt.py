@@ -30,6 +30,7 @@ def test_a_whole_result_matches_what_made_it_and_a_moved_asset(truth_request, bu
         {"options": AnimateOptions(fit="standard", frames=3)},
         {"options": AnimateOptions(fit="draft", frames=3, formats=("default", "spz"))},
         {"options": AnimateOptions(fit="draft", frames=3, loop="close")},
+        {"options": AnimateOptions(fit="draft", frames=3, tracker="exact")},
     ],
 )
 def test_another_request_does_not_match(truth_request, bundle, change):
@@ -41,6 +42,20 @@ def test_the_same_files_in_other_words_match(truth_request, bundle):
     assert matching_receipt(
         bundle, replace(truth_request, options=replace(truth_request.options, formats=words)), "any"
     )
+
+
+def test_naming_what_is_meant_anyway_changes_nothing(truth_request, bundle):
+    options = replace(truth_request.options, tracker="none")
+    assert matching_receipt(bundle, replace(truth_request, options=options), "any")
+
+
+def test_weights_of_a_tracker_count_by_content(truth_request, tmp_path):
+    keys = []
+    for name, content in (("a.pth", b"one"), ("b.pth", b"one"), ("a.pth", b"two")):
+        (tmp_path / name).write_bytes(content)
+        options = replace(truth_request.options, tracker="cotracker3", tracker_checkpoint=tmp_path / name)
+        keys.append(content_key(replace(truth_request, options=options), "asset", ""))
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_other_asset_bytes_do_not_match(truth_request, bundle, tmp_path):

@@ -176,6 +176,8 @@ def _parse_request(folder: Path, row: dict[str, str], defaults: AnimateOptions) 
     for name in OPTION_COLUMNS:
         if row.get(name):
             changes[name] = _READERS[name](name, row[name])
+    if "tracker_checkpoint" in changes:
+        changes["tracker_checkpoint"] = folder / changes["tracker_checkpoint"]
     return Request(
         asset=folder / row["asset"],
         prompt=row["prompt"],
@@ -216,6 +218,9 @@ def _words(_column: str, text: str) -> tuple[str, ...]:
 _READERS: dict[str, Callable[[str, str], Any]] = {
     "frames": _whole_number,
     "fit": _word,
+    "tracker": _word,
+    "tracker_checkpoint": _text,
+    "clips": _whole_number,
     "strength": _number,
     "loop": _word,
     "fps": _number,

@@ -30,6 +30,9 @@ LINKS = {
     "thumb": "thumb.webp",
     "receipt": "receipt.json",
 }
+TRUTH = ("e_fit", "e_static", "ratio", "psnr", "psnr_unseen")
+"""Scores of rows whose true motion is known."""
+
 COLUMNS = (
     "row",
     "id",
@@ -46,9 +49,7 @@ COLUMNS = (
     "fit_loss",
     "mask_iou",
     "lost_frames",
-    "e_fit",
-    "e_static",
-    "ratio",
+    *TRUTH,
     "warnings",
     *LINKS,
 )
@@ -123,7 +124,7 @@ def table_row(result: RowResult) -> dict[str, Any]:
         "mask_iou": fit["mask_iou"],
         "lost_frames": " ".join(map(str, fit["lost_frames"])),
         "warnings": "; ".join(receipt["warnings"]),
-        **{name: truth.get(name, "") for name in ("e_fit", "e_static", "ratio")},
+        **{name: truth.get(name, "") for name in TRUTH},
         **{name: f"{row.id}/{file}" for name, file in links_of(receipt).items()},
     }
     return cells

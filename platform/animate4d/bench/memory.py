@@ -12,20 +12,18 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from animate4d.bench.loops import run_our_loop
+from animate4d.bench.resident import reset_peak, resident_bytes, resident_peak
 from animate4d.bench.works import WORKS, Plan, Work, training_plan
 from animate4d.training.engine import skip_cpu_kernel_build
 
 LOOP_STEPS = 6
 """Steps whose peak is taken: the optimiser's state exists from the first one on."""
-
-STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def peak_bytes(name: str, plan: Plan) -> int:
@@ -63,10 +61,10 @@ def main() -> None:
     torch.set_num_threads(order["threads"])
     plan = Plan(**order["plan"])
     warm_up(order["work"], plan)
-    before = resident("VmRSS")
-    RESET.write_text("5")  # resets the peak
+    before = resident_bytes()
+    reset_peak()
     build_and_run(order["work"], plan)
-    print(resident("VmHWM") - before)
+    print(resident_peak() - before)
 
 
 def warm_up(name: str, plan: Plan) -> None:
@@ -81,12 +79,6 @@ def warm_up(name: str, plan: Plan) -> None:
         skip_cpu_kernel_build()  # imports DeepSpeed
     del tokens, seen, maps
     gc.collect()
-
-
-def resident(field: str) -> int:
-    """Return a memory field of this process in bytes."""
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
-    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ class FitConfig:
     """Image levels compared: full size, half, quarter and so on (1 to 5)."""
     photometric: float = 200.0
     """Weight of the squared difference of colour and coverage, images in [0, 1]."""
+    coverage: float = 1.0
+    """Weight of a difference in coverage beside one in colour; 0 leaves masks out of the pictures' comparison."""
     rigidity: float = 1.5
     """Weight of as-rigid-as-possible between nodes, in units that do not depend on mesh or clip."""
     silhouette: float = 300.0
@@ -59,7 +61,7 @@ class FitConfig:
     fine_steps: int = 12
     """Steps of the last refinement; 0 leaves it out, as does a video that is no larger than `size`."""
     bias_steps: int = 60
-    """Steps of the fit to frame 0 itself, whose result is taken off every frame; 0 leaves it out."""
+    """Steps of the fit to frame 0 itself, whose result is taken off every frame; 0 takes nothing off, at any level."""
     body: Body = "graph"
     """What moves: a deformation graph, the papers' motion field, or both: a field on top of the graph."""
     field: FieldFitConfig = dataclasses.field(default_factory=FieldFitConfig)
@@ -90,7 +92,15 @@ class FitConfig:
         ):
             if getattr(self, name) < 0:
                 raise ConfigError(f"fit.{name} is {getattr(self, name)}: expected 0 or more")
-        for name in ("photometric", "rigidity", "silhouette", "tracks", "translation_rate", "rotation_rate"):
+        for name in (
+            "photometric",
+            "coverage",
+            "rigidity",
+            "silhouette",
+            "tracks",
+            "translation_rate",
+            "rotation_rate",
+        ):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"fit.{name} is {getattr(self, name)}: expected a finite number, 0 or more")
         if self.body not in get_args(Body):

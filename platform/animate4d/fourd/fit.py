@@ -26,7 +26,7 @@ from animate4d.fourd.graph_fit import Progress
 from animate4d.fourd.levels import Level, fit_levels, part, stand_still
 from animate4d.fourd.looping import chain
 from animate4d.fourd.mesh_field import fit_mesh_field
-from animate4d.fourd.surface_splats import SurfaceSplats
+from animate4d.fourd.surface_splats import SurfaceSplats, move_splats
 
 LOST = 2.5
 """A frame counts as lost where its loss is this many times the clip's median."""
@@ -69,6 +69,13 @@ class FitResult:
         """The finest splats in the rest pose."""
         return self.surface.cloud
 
+    def splat_motion(self, vertices: np.ndarray) -> SplatMotion:
+        """Return where the splats go, given the rest vertices `[N, 3]` of the mesh."""
+        if self.trajectories is not None:
+            return self.trajectories
+        means, quats = move_splats(self.surface, self.motion, vertices)
+        return SplatMotion(means=means, quats=quats)
+
 
 def fit_motion(
     body: Mesh | SplatCloud,
@@ -78,6 +85,7 @@ def fit_motion(
     tracks: Tracks | None = None,
     flow: np.ndarray | None = None,
     flow_weight: np.ndarray | None = None,
+    around: MultiViewVideo | None = None,
     after: FitResult | None = None,
     features: PointFeatures | None = None,
     score: ScoreFunction | None = None,
@@ -95,6 +103,7 @@ def fit_motion(
         tracks: of points seen in frame 0, in pixels of the video.
         flow: `[V, T, h, w, 2]` at the positions of frame t: position in frame 0 minus position in frame t, half images.
         flow_weight: `[V, T, h, w]` in [0, 1], zero where the flow's source was hidden in frame 0.
+        around: pictures of the rest pose from more sides, one frame each: they colour what the video does not show.
         after: the motion so far; frame 0 of the video shows its last frame, and the result is of both together.
         features: diffusion features of rest points, for a field.
         score: video model that a field's refinement distils from.
@@ -119,12 +128,11 @@ def fit_motion(
     share = GRAPH_SHARE[config.body]
     if config.body == "field":
         assert isinstance(body, Mesh)
-        found = stand_still(body, graph, video, config, evidence)
+        found = stand_still(body, graph, video, config, evidence, around=around)
     else:
         first, known = (_last_pose(after), after.levels) if after else (None, ())
-        found = fit_levels(body, graph, video, config, evidence, part(report, 0.0, share), first=first, known=known)
-        if not torch.isfinite(found.poses).all():
-            raise AssetError("the fit did not come to a finite motion: check the model for triangles without area")
+        told = part(report, 0.0, share)
+        found = fit_levels(body, graph, video, config, evidence, told, around=around, first=first, known=known)
     losses, overlap = found.fit.losses(found.poses), found.fit.mask_iou(found.poses)
     nodes, shown = (_motion(graph, poses, video.times) for poses in (found.poses, found.shown))
     motion: Motion = nodes
@@ -146,6 +154,8 @@ def fit_motion(
             progress=part(report, share, 1.0),
         )
         trajectories, losses, overlap = trained.splats, trained.frame_losses, trained.mask_iou
+    if not np.isfinite(motion.apply(body.vertices if isinstance(body, Mesh) else body.means)).all():
+        raise AssetError("the fit did not come to a finite motion: check the model for triangles without area")
     if after:
         motion = chain(after.motion, motion)
         losses = np.concatenate([after.frame_losses, losses[1:]])

@@ -62,6 +62,7 @@ def fit_levels(
     evidence: Evidence,
     report: Progress,
     *,
+    around: MultiViewVideo | None = None,
     first: Tensor | None = None,
     known: tuple[Level, ...] = (),
 ) -> GraphPoses:
@@ -74,6 +75,7 @@ def fit_levels(
         config: settings.
         evidence: tracks and flow.
         report: told the share done.
+        around: more views of the rest pose, one frame each.
         first: `[1, M, 6]` pose that frame 0 shows; None is the rest pose.
         known: levels of the fit that led there; without, splats are made and polished on frame 0.
     """
@@ -84,18 +86,22 @@ def fit_levels(
     levels: list[Level] = []
     for number, (size, splats) in enumerate(sizes):
         pictures = shrink(video, size, config)
-        surface = known[number].surface if known else place_splats(body, pictures, splats, config)
+        surface = known[number].surface if known else place_splats(body, pictures, around, splats, config)
         rig = SplatRig(body if isinstance(body, Mesh) else bare_points(body), graph, surface)
         fit = GraphFit(rig, pictures, find_correspondences(rig, poses[:1], pictures, evidence), config)
-        # the coarse fit of frame 0 to itself is as long as that of any frame, the fine one as short
-        steps, joint = (config.fine_steps, True) if number else (config.bias_steps, False)
-        rate = JOINT_RATE if joint else 1.0
-        bias = known[number].bias if known else fit.descend(rest, zero, steps, rate=rate, early=not joint)
+        if known:
+            bias = known[number].bias
+        elif number == 0:
+            bias = fit.descend(rest, zero, config.bias_steps)
+        else:
+            # as short as the refinement it is taken off from
+            steps = min(config.fine_steps, config.bias_steps)
+            bias = fit.descend(rest, zero, steps, rate=JOINT_RATE, early=False)
         if number == 0:
             shown = fit.follow(compose(poses, bias), part(report, 0.05 * coarse, 0.85 * coarse))
             shown = fit.refine(shown, config.joint_steps, part(report, 0.85 * coarse, coarse))
         else:
-            shown = fit.refine(poses, steps, part(report, coarse + 0.1, 1.0))
+            shown = fit.refine(poses, config.fine_steps, part(report, coarse + 0.1, 1.0))
         start = poses[0]
         poses = take_off(shown, bias)
         poses[0] = start
@@ -103,10 +109,18 @@ def fit_levels(
     return GraphPoses(poses=poses, shown=shown, levels=tuple(levels), fit=fit)
 
 
-def stand_still(mesh: Mesh, graph: Graph, video: MultiViewVideo, config: FitConfig, evidence: Evidence) -> GraphPoses:
+def stand_still(
+    mesh: Mesh,
+    graph: Graph,
+    video: MultiViewVideo,
+    config: FitConfig,
+    evidence: Evidence,
+    *,
+    around: MultiViewVideo | None = None,
+) -> GraphPoses:
     """Return the graph at rest in every frame, on the level of `config.size`: where a field alone begins."""
     pictures = shrink(video, config.size, config)
-    surface = place_splats(mesh, pictures, config.splats, config)
+    surface = place_splats(mesh, pictures, around, config.splats, config)
     rig = SplatRig(mesh, graph, surface)
     rest = torch.zeros(1, len(graph.nodes), 6)
     fit = GraphFit(rig, pictures, find_correspondences(rig, rest, pictures, evidence), config)
@@ -124,14 +138,22 @@ def level_sizes(video: MultiViewVideo, config: FitConfig) -> list[tuple[int, int
 
 def shrink(video: MultiViewVideo, size: int, config: FitConfig) -> Pictures:
     """Return the video as one level compares it."""
-    return prepare_pictures(video, size, config.levels, pick_backend("auto", torch.device("cpu")))
+    return prepare_pictures(video, size, config.levels, pick_backend("auto", torch.device("cpu")), config.coverage)
 
 
-def place_splats(body: Mesh | SplatCloud, pictures: Pictures, count: int, config: FitConfig) -> SurfaceSplats:
-    """Spread splats over a mesh, or stand in for a cloud by fewer; polish them on frame 0."""
+def place_splats(
+    body: Mesh | SplatCloud, pictures: Pictures, around: MultiViewVideo | None, count: int, config: FitConfig
+) -> SurfaceSplats:
+    """Spread splats over a mesh, or stand in for a cloud by fewer; polish them on frame 0.
+
+    Each step looks at as many views as the video has.
+    """
+    views = [pictures]
+    if around is not None:
+        views += shrink(around, max(pictures.size), config).split(len(pictures.viewmats))
     if isinstance(body, Mesh):
-        return polish(sample_splats(body, count, config.seed), pictures, config.polish_steps)
-    return polish(gather(body, count), pictures, config.polish_steps, CLOUD_OPACITIES)
+        return polish(sample_splats(body, count, config.seed), views, config.polish_steps)
+    return polish(gather(body, count), views, config.polish_steps, CLOUD_OPACITIES)
 
 
 def part(report: Progress, start: float, end: float) -> Progress:

@@ -6,9 +6,8 @@ export as before.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -31,22 +30,22 @@ def ping_pong(motion: M) -> M:
 
 
 def seamless(motion: M) -> M:
-    """Bend a motion so that it flows back into frame 0, one frame's time after its last.
+    """Return the motion with frame 0 appended, bent so that the way there is no longer than its own largest step.
 
-    Where the motion would stand one frame later, going on as in its last step, is its distance from a loop; a growing
-    share of it is taken off every frame. A motion that loops already hardly changes.
+    A motion that loops already is left as it is; from another, what is too far is taken off every frame, in a share
+    that grows evenly from none in frame 0.
     """
-    count = len(motion.times)
-    share = np.arange(count + 1, dtype=np.float32) / count
-
-    def bent(values: np.ndarray) -> np.ndarray:
-        ahead = 2 * values[-1:] - values[-2:-1]
-        extended = np.concatenate([values, ahead])
-        gap = (extended[-1] - extended[0]) * share.reshape(-1, *[1] * (values.ndim - 1))
-        return extended - gap
-
-    times = np.append(motion.times, 2 * motion.times[-1] - motion.times[-2])
-    return _changed(motion, bent, times)
+    flat = np.concatenate([getattr(motion, name).reshape(len(motion.times), -1) for name in _stored(motion)], axis=1)
+    step = np.linalg.norm(np.diff(flat, axis=0), axis=1).max()
+    home = np.linalg.norm(flat[-1] - flat[0])
+    excess = np.float32(max(0.0, 1.0 - step / max(home, 1e-12)))
+    share = np.linspace(0.0, excess, len(motion.times), dtype=np.float32)
+    bent = {}
+    for name in _stored(motion):
+        values = getattr(motion, name)
+        bent[name] = values - share.reshape(-1, *[1] * (values.ndim - 1)) * (values[-1:] - values[:1])
+    changed: Any = replace(cast(Any, motion), **bent)
+    return changed.closed()
 
 
 def _joined(like: Any, motions: list[Any], rows: list[slice], times: np.ndarray) -> Any:
@@ -55,10 +54,6 @@ def _joined(like: Any, motions: list[Any], rows: list[slice], times: np.ndarray)
         for name in _stored(like)
     }
     return replace(like, **changes, times=times)
-
-
-def _changed(motion: Any, change: Callable[[np.ndarray], np.ndarray], times: np.ndarray) -> Any:
-    return replace(motion, **{name: change(getattr(motion, name)) for name in _stored(motion)}, times=times)
 
 
 def _stored(motion: Motion) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ pixels; averaging is linear, so one difference image serves all of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -30,6 +30,7 @@ class Pictures:
         intrinsics: `[V, 3, 3]` float32 for this size.
         levels: image levels compared.
         backend: "native" or "torch".
+        coverage: weight of a difference in coverage beside one in colour.
     """
 
     frames: Tensor
@@ -37,11 +38,20 @@ class Pictures:
     intrinsics: Tensor
     levels: int
     backend: str
+    coverage: float = 1.0
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return int(self.frames.shape[-2]), int(self.frames.shape[-1])
+
+    def split(self, views: int) -> list[Pictures]:
+        """Return the pictures in sets of at most `views` views."""
+        parts = torch.arange(len(self.viewmats)).split(views)
+        return [
+            replace(self, frames=self.frames[:, rows], viewmats=self.viewmats[rows], intrinsics=self.intrinsics[rows])
+            for rows in parts
+        ]
 
     def project(self, points: Tensor) -> Tensor:
         """Project `[B, N, 3]` points into all views; returns `[B, V, N, 2]` pixels."""
@@ -50,7 +60,7 @@ class Pictures:
         return image[..., :2] / image[..., 2:]
 
 
-def prepare_pictures(video: MultiViewVideo, size: int, levels: int, backend: str) -> Pictures:
+def prepare_pictures(video: MultiViewVideo, size: int, levels: int, backend: str, coverage: float = 1.0) -> Pictures:
     """Shrink a video to at most `size` pixels on its longer side and premultiply it by its coverage."""
     height, width = video.rgb.shape[2:4]
     scale = min(1.0, size / max(height, width))
@@ -71,6 +81,7 @@ def prepare_pictures(video: MultiViewVideo, size: int, levels: int, backend: str
         intrinsics=torch.from_numpy(intrinsics.astype(np.float32)),
         levels=levels,
         backend=backend,
+        coverage=coverage,
     )
 
 
@@ -100,15 +111,16 @@ def photometric_loss(
         pictures.size,
         backend=pictures.backend,
     )
-    return _Difference.apply(image, pictures.frames[frames], pictures.levels)
+    return _Difference.apply(image, pictures.frames[frames], pictures.levels, pictures.coverage)
 
 
 class _Difference(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, image: Tensor, target: Tensor, levels: int) -> Tensor:
+    def forward(ctx: Any, image: Tensor, target: Tensor, levels: int, coverage: float) -> Tensor:
         batch = len(image)
         difference = (image.detach() - target).flatten(0, 1)
         difference[:, :3] -= GREY * difference[:, 3:]
+        difference[:, 3] *= coverage
         pyramid = [difference]
         for _ in range(levels - 1):
             if min(pyramid[-1].shape[-2:]) < 2:
@@ -118,7 +130,7 @@ class _Difference(torch.autograd.Function):
         for level in pyramid:
             rows = level.view(batch, -1)
             loss += torch.einsum("bi,bi->b", rows, rows) / rows.shape[1]
-        ctx.pyramid = pyramid
+        ctx.pyramid, ctx.coverage = pyramid, coverage
         ctx.shape = image.shape
         return loss
 
@@ -130,6 +142,7 @@ class _Difference(torch.autograd.Function):
             spread = F.interpolate(coarse, scale_factor=2.0, mode="nearest").mul_(0.25)
             fine[..., : spread.shape[-2], : spread.shape[-1]] += spread
         gradient = slopes[0]
+        gradient[:, 3] *= ctx.coverage
         gradient[:, 3] -= GREY * gradient[:, :3].sum(1)
         gradient = gradient.view(shape)
-        return gradient * cotangents[0].view(-1, 1, 1, 1, 1), None, None
+        return gradient * cotangents[0].view(-1, 1, 1, 1, 1), None, None, None

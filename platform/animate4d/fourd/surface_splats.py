@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -90,16 +91,16 @@ def sample_splats(mesh: Mesh, count: int, seed: int = 0) -> SurfaceSplats:
 
 
 def polish(
-    splats: SurfaceSplats, pictures: Pictures, steps: int, limits: tuple[float, float] = OPACITY_LIMITS
+    splats: SurfaceSplats, views: Sequence[Pictures], steps: int, limits: tuple[float, float] = OPACITY_LIMITS
 ) -> SurfaceSplats:
-    """Fit colours, sizes, opacities and depth below the surface to the pictures of frame 0.
+    """Fit colours, sizes, opacities and depth below the surface to pictures of frame 0.
 
     Splats are wider than the surface they sit on; letting them sink a little keeps the silhouette where it is, so that
     the motion fit does not shrink the mesh instead (a constant error of about one pixel).
 
     Args:
         splats: as sampled.
-        pictures: frame 0 is used.
+        views: sets of pictures, of which frame 0 is used; each step looks at the next set.
         steps: of Adam.
         limits: of opacities, 0 < low < high < 1.
     """
@@ -124,14 +125,14 @@ def polish(
         means = rest - sigma * depth.clamp(-0.5, 1.5) * rotation[:, :, 2]
         return means, scales, low + (high - low) * torch.sigmoid(hardness)
 
-    for _ in range(steps):
+    for step in range(steps):
         means, scales, opacities = current()
         loss = photometric_loss(
             means[None],
             (rotation * scales[:, None])[None],
             opacities,
             colors,
-            pictures,
+            views[step % len(views)],
             torch.zeros(1, dtype=torch.long),
         ).sum()
         optimiser.zero_grad(set_to_none=True)

@@ -18,7 +18,7 @@ import numpy as np
 from animate4d.assets.asset import Asset
 from animate4d.assets.load import load_asset
 from animate4d.core.cameras import Rig
-from animate4d.core.clip import GREY, MultiViewVideo
+from animate4d.core.clip import MultiViewVideo
 from animate4d.core.errors import AssetError, ConfigError
 from animate4d.core.motion import GraphMotion
 from animate4d.export.bundle import write_bundle
@@ -26,27 +26,21 @@ from animate4d.export.moving_object import MovingObject
 from animate4d.fourd.config import PRESETS, led_by_flow
 from animate4d.fourd.fit import FitResult, fit_motion
 from animate4d.io.atomic import atomic_folder
-from animate4d.metrics.motion import vertex_error
 from animate4d.models.mv_vdm import MVVDM
 from animate4d.pipeline.config import Request
 from animate4d.pipeline.exports import played, wanted_files
 from animate4d.pipeline.pictures import write_pictures, write_target
 from animate4d.pipeline.receipt import StageClock, write_receipt
 from animate4d.pipeline.subject import Subject, subject_of
-from animate4d.videos.generate import generate_video
-from animate4d.views.clip import frame_times, render_clip
-
-VIEW_PX = 256
-"""Pixels per view: of the frames the video starts from, and of the pictures of the result."""
+from animate4d.pipeline.target import MODEL_FLOW, VIEW_PX, Target, generated_target, joined, look_around, true_target
+from animate4d.pipeline.truth import UNSEEN, score_fit
+from animate4d.views.clip import frame_times, pose_vertices
 
 MAX_CLIP_SECONDS = 4.0
 """Longest stretch of an asset's own clip that is fitted; 16 frames of more would be too far apart to follow."""
 
 STILL_SHARE = 0.005
 """A true motion below this share of the object's diameter is called still: half a pixel at 128 px."""
-
-NO_MOTION = 0.001
-"""Below this a ratio to the true motion says nothing: the fit is good to a tenth of a pixel at best."""
 
 SHARES = {"load": 0.03, "views": 0.07, "video": 0.25, "fit": 0.80, "export": 0.90, "pictures": 1.0}
 """Overall progress at the end of each stage, from stage times on two CPU cores."""
@@ -103,16 +97,6 @@ def animate(
     return Result(folder=out, receipt=receipt)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Target:
-    """The video to fit; its flow to frame 0 and how far to trust it, where the model gives them; the true motion."""
-
-    video: MultiViewVideo
-    flow: np.ndarray | None = None
-    flow_weight: np.ndarray | None = None
-    vertices: np.ndarray | None = None
-
-
 def find_clip(asset: Asset, wanted: str | None) -> int:
     """Return the number of the clip to fit: the first one, or that of a name or number.
 
@@ -149,6 +133,7 @@ class _Animation:
         self.request, self.model, self.folder = request, model, folder
         self.rig = Rig()
         self.clock = StageClock()
+        self._number = 0
         self._progress, self._cancelled = progress, cancelled
 
     def run(self, model_version: str) -> dict[str, Any]:
@@ -156,25 +141,20 @@ class _Animation:
         with self._stage("load"):
             asset, clip = self._load()
             subject = subject_of(asset)
-        target = self._ground_truth(asset, clip) if self.request.video == "ground-truth" else self._generated(subject)
-        with self._stage("fit"):
-            tick = self._ticks("fit")
-            config = replace(PRESETS[self.request.options.fit](), seed=self.request.seed % 2**32)
-            if target.flow is not None:
-                config = led_by_flow(config)
-            fit = fit_motion(
-                subject.body,
-                target.video,
-                config,
-                flow=target.flow,
-                flow_weight=target.flow_weight,
-                progress=lambda share, _text: tick(share),
-            )
-            scaled = fit.motion.scaled(self.request.options.strength)
-            motion, video_frames = played(scaled, self.request)
-        on_grey = np.round(target.video.on_grey() * 255).astype(np.uint8)
+        fit, targets = None, []
+        for number in range(self.request.options.clips):
+            self._number = number
+            targets.append(self._target(asset, subject, clip, fit))
+            with self._stage("fit"):
+                fit = self._fit(subject, targets[-1], fit)
+        assert fit is not None
+        video = joined([target.video for target in targets])
+        if self.request.options.strength != 1.0:
+            fit = replace(fit, motion=fit.motion.scaled(self.request.options.strength), trajectories=None)
+        motion, video_frames = played(fit.motion, self.request)
+        on_grey = np.round(video.on_grey() * 255).astype(np.uint8)
         with self._stage("export"):
-            cloud, splats = subject.splats(motion, video_frames, fit, target.video, self.request)
+            cloud, splats = subject.splats(motion, video_frames, fit, video, self.request)
             thing = MovingObject(
                 asset=asset,
                 title=self._animation_name(asset, clip),
@@ -192,12 +172,8 @@ class _Animation:
         with self._stage("pictures"):
             tick = self._ticks("pictures")
             write_pictures(self.folder, subject.film(motion, self.rig, VIEW_PX), motion.times, tick)
-            write_target(self.folder / f"{self.request.video}.mp4", on_grey, target.video.times)
-        truth: dict[str, float | None] | None = None
-        warnings: list[str] = []
-        if target.vertices is not None:
-            assert asset.mesh is not None
-            truth, warnings = _truth(scaled.apply(asset.mesh.vertices), target.vertices)
+            write_target(self.folder / f"{self.request.video}.mp4", on_grey, video.times)
+            truth, warnings = _truth(asset, fit, targets, video)
         return write_receipt(
             self.folder,
             self.request,
@@ -216,36 +192,56 @@ class _Animation:
         clip = find_clip(asset, self.request.clip)
         return asset.posed(clip, 0.0), clip
 
-    def _generated(self, subject: Subject) -> _Target:
+    def _target(self, asset: Asset, subject: Subject, clip: int | None, so_far: FitResult | None) -> Target:
+        """Make the video of the next clip, which starts where the motion so far ends."""
+        if clip is not None:
+            with self._stage("views"):
+                return self._true_part(asset, clip, 0 if so_far is None else len(so_far.motion.times) - 1)
+        request, options = self.request, self.request.options
+        assert self.model is not None
         with self._stage("views"):
-            first = subject.look(self.rig, VIEW_PX)
+            first = subject.look(self.rig, VIEW_PX, so_far.motion if so_far else None)
+            around = None if so_far else look_around(subject.look)
         with self._stage("video"):
-            assert self.model is not None
-            tick = self._ticks("video")
-            made = generate_video(
+            return generated_target(
                 self.model,
                 first,
+                around,
                 self.rig,
-                self.request.prompt,
-                seed=self.request.seed,
-                config=self.request.options.sampler(),
-                progress=lambda done, steps: tick(done / steps),
+                request.prompt,
+                seed=request.seed,
+                sampler=options.sampler(),
+                tracker=request.tracker,
+                checkpoint=options.tracker_checkpoint,
+                progress=self._ticks("video"),
             )
-            video = MultiViewVideo(
-                rgb=_off_grey(made.rgb, made.alpha),
-                alpha=made.alpha,
-                camera_to_world=self.rig.camera_to_world(),
-                intrinsics=self.rig.intrinsics(VIEW_PX),
-                times=made.times,
-            )
-        return _Target(video=video, flow=made.flow, flow_weight=made.flow_weight)
 
-    def _ground_truth(self, asset: Asset, clip: int | None) -> _Target:
-        assert clip is not None
-        with self._stage("views"):
-            times = frame_times(asset.clips[clip].duration, self.request.options.frames, MAX_CLIP_SECONDS)
-            video, _, vertices = render_clip(asset, clip, times, self.rig, VIEW_PX)
-        return _Target(video=video, vertices=vertices)
+    def _true_part(self, asset: Asset, clip: int, start: int) -> Target:
+        """Render `frames` frames of the asset's own animation from frame `start` on."""
+        options = self.request.options
+        assert asset.mesh is not None
+        count = options.clips * (options.frames - 1) + 1
+        times = frame_times(asset.clips[clip].duration, count, options.clips * MAX_CLIP_SECONDS)
+        times = times[start : start + options.frames]
+        vertices = pose_vertices(asset, clip, times)
+        return true_target(asset.mesh, vertices, times, self.rig, self.request.tracker, options.tracker_checkpoint)
+
+    def _fit(self, subject: Subject, target: Target, so_far: FitResult | None) -> FitResult:
+        config = replace(PRESETS[self.request.options.fit](), seed=self.request.seed % 2**32)
+        if self.request.tracker == MODEL_FLOW and target.flow is not None:
+            config = led_by_flow(config)
+        tick = self._ticks("fit")
+        return fit_motion(
+            subject.body,
+            target.video,
+            config,
+            tracks=target.tracks,
+            flow=target.flow,
+            flow_weight=target.flow_weight,
+            around=target.around,
+            after=so_far,
+            progress=lambda share, _text: tick(share),
+        )
 
     def _animation_name(self, asset: Asset, clip: int | None) -> str:
         return self.request.prompt.strip()[:80] or (asset.clips[clip].name if clip is not None else "animation")
@@ -265,6 +261,10 @@ class _Animation:
     def _tell(self, stage: str, share: float) -> None:
         if self._cancelled is not None and self._cancelled():
             raise Cancelled
+        begin, end = SHARES["load"], SHARES["fit"]
+        if begin <= share <= end:
+            # each clip takes its part of what a single one would
+            share = begin + (self._number * (end - begin) + share - begin) / self.request.options.clips
         if self._progress is not None:
             self._progress(stage, share)
 
@@ -273,13 +273,6 @@ def _start_of(stage: str) -> float:
     ends = list(SHARES.values())
     index = list(SHARES).index(stage)
     return ends[index - 1] if index else 0.0
-
-
-def _off_grey(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Undo compositing on grey: straight colours from `[..., 3]` uint8 pictures and `[...]` uint8 coverage."""
-    coverage = alpha[..., None].astype(np.float32) / 255
-    colour = (rgb.astype(np.float32) - GREY * 255 * (1 - coverage)) / np.maximum(coverage, 1 / 255)
-    return np.where(coverage > 0, np.clip(np.round(colour), 0, 255), 128).astype(np.uint8)
 
 
 def _fit_report(fit: FitResult) -> dict[str, Any]:
@@ -295,13 +288,16 @@ def _fit_report(fit: FitResult) -> dict[str, Any]:
     }
 
 
-def _truth(poses: np.ndarray, true: np.ndarray) -> tuple[dict[str, float | None], list[str]]:
-    """Score the moved mesh against the true one; a clip that stands still has no ratio to speak of."""
-    error = vertex_error(poses, true)
-    ratio = round(error.ratio, 4) if error.static >= NO_MOTION else None
-    warnings = []
-    if error.static < STILL_SHARE:
-        warnings.append(
-            f"This clip hardly moves ({error.static:.2%} of the size): choose another with the clip column."
-        )
-    return {"e_fit": round(error.fit, 6), "e_static": round(error.static, 6), "ratio": ratio}, warnings
+def _truth(
+    asset: Asset, fit: FitResult, targets: list[Target], video: MultiViewVideo
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """Score the motion against the true one, where it is known; a clip that stands still has no ratio."""
+    parts = [target.vertices for target in targets if target.vertices is not None]
+    if not parts:
+        return None, []
+    assert asset.mesh is not None
+    true = np.concatenate([parts[0], *(part[1:] for part in parts[1:])])
+    score = score_fit(asset.mesh, fit, true, video, {"psnr_unseen": UNSEEN})
+    said = f"This clip hardly moves ({score.e_static:.2%} of the size): choose another with the clip column."
+    facts = {"e_fit": score.e_fit, "e_static": score.e_static, "ratio": score.ratio, "psnr": score.psnr}
+    return facts | score.psnr_unseen, [said] if score.e_static < STILL_SHARE else []

@@ -11,8 +11,10 @@ from animate4d.core.errors import ConfigError
 from animate4d.export.formats import FORMAT_WORDS, Format, FormatWord, expand
 from animate4d.fourd.config import PRESETS, FitPreset
 from animate4d.models.sampler_config import FreeInitConfig, SamplerConfig, StepCacheConfig
+from animate4d.tracks.build import EXACT, LEARNED, check_tracker
 
 VideoSource = Literal["generated", "ground-truth"]
+Tracker = Literal["auto", "none", "flow", "exact", "opencv-lk", "opencv-dis", "cotracker3", "cotracker3-official"]
 Loop = Literal["auto", "none", "close", "seamless", "ping-pong"]
 
 SEED_LIMIT = 2**63
@@ -31,6 +33,16 @@ class AnimateOptions:
 
     fit: FitPreset = "standard"
     """Effort of the motion fit: draft (quick look) or standard."""
+
+    tracker: Tracker = "auto"
+    """Whose point tracks lead the fit: none, flow (the video model's own), exact (of the asset's own animation),
+    opencv-lk, opencv-dis, cotracker3 or cotracker3-official; auto is flow for a generated video, else none."""
+
+    tracker_checkpoint: Path | None = None
+    """Weights of a cotracker3 tracker (CC BY-NC 4.0)."""
+
+    clips: int = 1
+    """Clips one after the other, each starting where the last one ended (1 to 16)."""
 
     strength: float = 1.0
     """Scales the fitted motion: 0 stands still, 1 as fitted, above 1 exaggerates (0 to 3)."""
@@ -66,6 +78,14 @@ class AnimateOptions:
             raise ConfigError(f"frames is {self.frames}: give a whole number from 2 to 64")
         if self.fit not in PRESETS:
             raise ConfigError(f"fit is {self.fit!r}: give {' or '.join(PRESETS)}")
+        if self.tracker not in get_args(Tracker):
+            raise ConfigError(f"tracker is {self.tracker!r}: give one of {', '.join(get_args(Tracker))}")
+        if self.tracker_checkpoint is not None or self.tracker in LEARNED:
+            check_tracker(self.tracker, self.tracker_checkpoint)
+        if self.tracker_checkpoint is not None and not self.tracker_checkpoint.is_file():
+            raise ConfigError(f"tracker_checkpoint is {self.tracker_checkpoint}: there is no such file")
+        if not 1 <= self.clips <= 16:
+            raise ConfigError(f"clips is {self.clips}: give a whole number from 1 to 16")
         if not (math.isfinite(self.strength) and 0.0 <= self.strength <= 3.0):
             raise ConfigError(f"strength is {self.strength}: give a number from 0 to 3")
         if self.loop not in get_args(Loop):
@@ -131,5 +151,17 @@ class Request:
             raise ConfigError("prompt is empty: say what the object should do, for example 'a fox running'")
         if len(self.prompt) > PROMPT_LIMIT:
             raise ConfigError(f"prompt has {len(self.prompt)} characters: give at most {PROMPT_LIMIT}")
+        wanted = self.options.tracker
+        if wanted == EXACT and self.video == "generated":
+            raise ConfigError("tracker is exact but video is generated: only an asset's own animation has exact tracks")
+        if wanted == "flow" and self.video == "ground-truth":
+            raise ConfigError("tracker is flow but video is ground-truth: only a video model has a flow; use exact")
         if self.clip is not None and self.video == "generated":
             raise ConfigError(f"clip is {self.clip!r} but video is generated: clip goes with video=ground-truth")
+
+    @property
+    def tracker(self) -> str:
+        """Whose tracks lead the fit, with auto resolved."""
+        if self.options.tracker != "auto":
+            return self.options.tracker
+        return "flow" if self.video == "generated" else "none"

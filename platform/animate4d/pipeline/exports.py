@@ -108,4 +108,4 @@ def _dense(mesh: Mesh, video: MultiViewVideo, seed: int) -> SurfaceSplats:
     first = replace(video, rgb=video.rgb[:, :1], alpha=video.alpha[:, :1], times=video.times[:1])
     backend = pick_backend("auto", torch.device("cpu"))
     pictures = prepare_pictures(first, POLISH_PX, POLISH_LEVELS, backend)
-    return polish(sample_splats(mesh, SPLATS, seed), pictures, POLISH_STEPS)
+    return polish(sample_splats(mesh, SPLATS, seed), [pictures], POLISH_STEPS)

@@ -46,10 +46,10 @@ class StageClock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time one stage; the memory noted is the process's highest so far, at the end of the stage."""
+        """Time one stage, which may come again; the memory noted is the process's highest so far, at its end."""
         start = time.perf_counter()
         yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
         self.peak_memory_mb[name] = round(peak / 1e6, 1)
 
@@ -57,7 +57,9 @@ class StageClock:
 def content_key(request: Request, asset_sha256: str, model_version: str) -> str:
     """Return the hash of everything that decides a result."""
     generated = request.video == "generated"
-    options = asdict(request.options) | {"formats": request.options.wanted_formats()}
+    options = asdict(request.options) | {"formats": request.options.wanted_formats(), "tracker": request.tracker}
+    weights = options.pop("tracker_checkpoint")
+    options["tracker_weights"] = "" if weights is None else hash_file(weights)
     # What cannot change a result must not make it stale: a fitted clip knows no model, and a model sets its own frames.
     for name in ("frames",) if generated else ("guidance", "steps", "negative_prompt", "free_init", "step_cache"):
         del options[name]
@@ -96,7 +98,7 @@ def write_receipt(
     receipt = {
         "schema": SCHEMA,
         "key": content_key(request, asset_sha256, model_version),
-        "request": {**asdict(request), "asset": request.asset.name},
+        "request": _named(request),
         "asset_sha256": asset_sha256,
         "file_sha256": hash_file(request.asset),
         "model_version": model_version if request.video == "generated" else None,
@@ -140,6 +142,14 @@ def matching_receipt(folder: Path, request: Request, model_version: str) -> dict
         if not path.is_file() or path.stat().st_size != facts["bytes"]:
             return None
     return receipt
+
+
+def _named(request: Request) -> dict[str, Any]:
+    """Return the request with files by name: where they lay says nothing of the result."""
+    said = asdict(request)
+    weights = said["options"]["tracker_checkpoint"]
+    said["options"]["tracker_checkpoint"] = weights and weights.name
+    return said | {"asset": request.asset.name}
 
 
 def _versions() -> dict[str, str]:

@@ -35,8 +35,8 @@ class Subject(Protocol):
         """What the motion is fitted to."""
         ...
 
-    def look(self, rig: Rig, size: int) -> np.ndarray:
-        """Return frame 0 from every camera, `[V, H, W, 4]` uint8 with straight alpha."""
+    def look(self, rig: Rig, size: int, motion: Motion | None = None) -> np.ndarray:
+        """Return frame 0, or the end of a motion, from every camera, `[V, H, W, 4]` uint8 with straight alpha."""
         ...
 
     def film(self, motion: Motion, rig: Rig, size: int) -> Film:
@@ -61,9 +61,11 @@ class MeshSubject:
         assert asset.mesh is not None
         self.asset, self.body = asset, asset.mesh
 
-    def look(self, rig: Rig, size: int) -> np.ndarray:
-        """Return frame 0, ray-cast."""
-        return render_views(self.body, self.body.vertices, rig, size).rgba
+    def look(self, rig: Rig, size: int, motion: Motion | None = None) -> np.ndarray:
+        """Return frame 0 or the end of a motion, ray-cast in the light of frame 0."""
+        rest = self.body.vertices
+        pose = rest if motion is None else motion.apply(rest)[-1]
+        return render_views(self.body, pose, rig, size, shading=bake_shading(self.body, rest)).rgba
 
     def film(self, motion: Motion, rig: Rig, size: int) -> Film:
         """Return what ray-casts the moved mesh with the light of frame 0 carried along."""
@@ -98,9 +100,12 @@ class CloudSubject:
         self.asset, self.body = asset, asset.splats
         self._moved: tuple[Motion, SplatMotion] | None = None
 
-    def look(self, rig: Rig, size: int) -> np.ndarray:
-        """Return frame 0 as the splat renderer draws it."""
-        return draw_cloud(self.body, rig, size)
+    def look(self, rig: Rig, size: int, motion: Motion | None = None) -> np.ndarray:
+        """Return frame 0 or the end of a motion, as the splat renderer draws it."""
+        if motion is None:
+            return draw_cloud(self.body, rig, size)
+        moved = self._follow(motion)
+        return draw_cloud(self.body, rig, size, means=moved.means[-1], quats=moved.quats[-1])
 
     def film(self, motion: Motion, rig: Rig, size: int) -> Film:
         """Return what draws the moved splats."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +68,18 @@ def render_clip(
     frames = [renderer.render(pose, renderer.caster(pose)) for pose in vertices]
     video = to_video(np.stack([frame.rgba for frame in frames], axis=1), cameras, times)
     return video, [frame.surface for frame in frames], vertices
+
+
+def render_poses(
+    mesh: Mesh, vertices: np.ndarray, times: np.ndarray, rigs: Sequence[Rig], size: int, *, samples: int = 2
+) -> MultiViewVideo:
+    """Render a sequence of poses `[T, N, 3]`, lit at rest, from the cameras of several rigs."""
+    places = np.concatenate([rig.camera_to_world() for rig in rigs])
+    lenses = np.concatenate([rig.intrinsics(size) for rig in rigs])
+    cameras = Cameras.of(places, lenses, size)
+    renderer = Renderer(mesh, cameras, samples=samples, shading=bake_shading(mesh, mesh.vertices))
+    frames = [renderer.render(pose, renderer.caster(pose)).rgba for pose in vertices]
+    return to_video(np.stack(frames, axis=1), cameras, times)
 
 
 def render_labelled_clip(

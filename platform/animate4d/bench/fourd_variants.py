@@ -1,0 +1,88 @@
+"""What the bench fits every clip with: the preset as it is and, to see what each part is worth, without one at a time.
+
+A new ingredient gets a row by one more entry here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from animate4d.bench.fourd_config import BenchFourDConfig
+from animate4d.core.errors import ConfigError, ModelError
+from animate4d.fourd.config import PRESETS, FitConfig
+from animate4d.pipeline.target import MODEL_FLOW, NO_TRACKER
+from animate4d.tracks.build import EXACT, WEIGHTLESS, check_tracker
+
+AS_IS = "as is"
+
+WITHOUT: Mapping[str, dict[str, Any]] = {
+    "no rigidity": {"rigidity": 0.0},
+    "no masks": {"silhouette": 0.0, "coverage": 0.0},
+    "no silhouette pull": {"silhouette": 0.0},
+    "no warm start": {"starts": ("rest",), "backward_steps": 0},
+    "no competing starts": {"starts": ("neighbour",), "backward_steps": 0},
+    "no way back": {"backward_steps": 0},
+    "no stiff start": {"stiffness": 1.0},
+    "no bias removal": {"bias_steps": 0},
+    "no image levels": {"levels": 1},
+    "no joint steps": {"joint_steps": 0},
+    "no fine level": {"fine_steps": 0},
+}
+"""Changes of `FitConfig`, by the name of the row."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variant:
+    """One way to fit.
+
+    Attributes:
+        name: of the row.
+        fit: settings.
+        tracker: "none" or one of `tracks.build.TRACKERS`.
+        checkpoint: weights of a learned tracker.
+        around: whether splats are coloured from more sides than the video's.
+    """
+
+    name: str
+    fit: FitConfig
+    tracker: str
+    checkpoint: Path | None = None
+    around: bool = True
+
+
+def choose_variants(config: BenchFourDConfig) -> list[Variant]:
+    """Return the variants asked for, the preset as it is first.
+
+    Raises:
+        ConfigError: a name in `only` is no variant, or the tracker does not go with its checkpoint.
+        ModelError: the checkpoint is missing.
+    """
+    preset = PRESETS[config.preset]()
+    learned = config.tracker_checkpoint if config.tracker.startswith("cotracker3") else None
+    if config.tracker in ("auto", MODEL_FLOW):
+        raise ConfigError(f"tracker is {config.tracker!r}: perfect videos have no model's flow: give exact or none")
+    if config.tracker != NO_TRACKER:
+        check_tracker(config.tracker, learned)
+    if config.tracker_checkpoint is not None and not config.tracker_checkpoint.is_file():
+        raise ModelError(f"{config.tracker_checkpoint}: there is no such file: give the tracker's weights")
+    first = Variant(name=AS_IS, fit=preset, tracker=config.tracker, checkpoint=learned)
+    if not config.ablate:
+        return [first]
+    rows = [replace(first, name=name, fit=replace(preset, **changes)) for name, changes in WITHOUT.items()]
+    rows.append(replace(first, name="no views around", around=False))
+    trackers: dict[str, Path | None] = dict.fromkeys((NO_TRACKER, *WEIGHTLESS, EXACT))
+    if config.tracker_checkpoint is not None:
+        trackers["cotracker3"] = config.tracker_checkpoint
+    rows += [
+        replace(first, name=f"tracks: {name}", tracker=name, checkpoint=path)
+        for name, path in trackers.items()
+        if name != config.tracker
+    ]
+    unknown = set(config.only) - {row.name for row in rows}
+    if unknown:
+        names = ", ".join(row.name for row in rows)
+        raise ConfigError(f"only names {sorted(unknown)[0]!r}, which is no variant: give some of {names}")
+    return [first, *(row for row in rows if not config.only or row.name in config.only)]
