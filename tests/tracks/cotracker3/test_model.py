@@ -92,7 +92,8 @@ def test_slices_and_chunks_change_nothing(offline, waves, queries):
     for frames_at_once in (1, 7):
         found = sliced(sliced.encode(video, frames_at_once=frames_at_once), queries)
         assert (found.xy - whole.xy).abs().max() < 2e-5
-        assert (found.visibility - whole.visibility).abs().max() < 1e-6
+        # float32's rounding differs between processors: 1.2e-6 was seen; a slice or chunk gone wrong moves it by 1e-3
+        assert (found.visibility - whole.visibility).abs().max() < 5e-6
 
 
 def test_features_serve_any_number_of_query_sets(offline, waves, queries, monkeypatch):
