@@ -129,6 +129,7 @@ def run_loop(process_group):
         config = LoopConfig(
             out=out,
             optimizer=OptimizerConfig(warmup=warmup, accumulate=accumulate),
+            zero=False,
             steps=steps,
             resolved={"seed": 0, "workers": 1},
             seed=0,

@@ -112,18 +112,19 @@ def test_other_numbers_of_workers_go_on_to_the_same_weights(
 
     out = tmp_path / "changing"
 
-    def stop_at_five_and_nine(stream, step):
-        if stream.rank == 0 and step in (4, 8):
+    def stop_every_three(stream, step):
+        if stream.rank == 0 and step in (2, 5, 8):
             (out / STOP_FILE).touch()
 
     common = {"data": empty_shards, "steps": 12, "validate_every": 0, "sample_every": 0}
     run_loop(tmp_path / "whole", 12, loss=loss, warmup=30)
-    ear, parts = Ear(), make_maker(stop_at_five_and_nine, loss)
-    for workers, state in [(2, "stopped"), (1, "stopped"), (2, "finished")]:
-        config = TrainConfig(out=out, workers=workers, resume=True, **common)
-        assert train(config, [ear], make_parts=parts).state == state
+    ear, parts = Ear(), make_maker(stop_every_three, loss)
+    for workers, zero in [(2, True), (2, False), (1, None), (2, True)]:
+        config = TrainConfig(out=out, workers=workers, zero=zero, resume=True, **common)
+        state = train(config, [ear], make_parts=parts).state
+    assert state == "finished"
     said = capsys.readouterr().err
-    assert "step-000005 is of 2 workers: its state is dealt out to 1" in said
+    assert "step-000006 is of 2 workers: its state is dealt out to 1" in said
     assert "step-000009 is of 1 workers: its state is dealt out to 2" in said
     assert ear.steps == list(range(1, 13))
     first, second = weights(tmp_path / "whole"), weights(out)

@@ -35,6 +35,7 @@ def run(config, group, steps):
     loop_config = LoopConfig(
         out=config.out,
         optimizer=config.recipe().optimizer,
+        zero=False,
         steps=steps,
         resolved=resolve(config),
         seed=config.seed,

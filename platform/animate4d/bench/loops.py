@@ -224,6 +224,7 @@ def run_our_loop(
         config = LoopConfig(
             out=Path(folder),
             optimizer=plan.recipe.optimizer,
+            zero=False,
             steps=blocks * steps + 1,
             resolved={},
             seed=plan.seed,

@@ -111,6 +111,9 @@ class TrainConfig:
     """Ray Train workers; each takes one GPU where the cluster has GPUs, else `threads` CPU threads."""
     threads: int = 1
     """CPU threads per worker for torch."""
+    zero: bool | None = None
+    """Whether several workers share the optimiser's state, DeepSpeed's ZeRO-1: less memory each, more copying. Default
+    on GPUs only; may change between a run and the one that goes on from its checkpoint."""
     loader: Literal["inprocess", "ray"] = "inprocess"
     """inprocess reads shards in the worker (exact resume); ray streams and labels them with Ray Data."""
     tracker: str = "exact"

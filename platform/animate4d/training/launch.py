@@ -108,7 +108,7 @@ def resolve(config: TrainConfig) -> dict[str, Any]:
     job["execution"] = asdict(config.execution)
     job["latents"] = config.latents and str(config.latents)
     rhythm = ["threads", "checkpoint_every", "keep", "sample_every", "validate_every", "validate_clips", "log_every"]
-    rhythm += ["max_failures", "run_name"]
+    rhythm += ["max_failures", "run_name", "zero"]
     return {
         "preset": config.preset,
         "model": config.network().to_json(),

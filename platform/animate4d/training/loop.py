@@ -67,6 +67,7 @@ class LoopConfig:
 
     out: Path
     optimizer: OptimizerConfig
+    zero: bool
     steps: int
     resolved: dict[str, Any]
     seed: int
@@ -110,7 +111,7 @@ class Loop:
             LossModule(self.model, parts.objective, group.device),
             config.optimizer,
             config.optimizer.batch_size // (group.world * config.optimizer.accumulate),
-            world=group.world,
+            zero=config.zero,
         )
         self.generator = torch.Generator().manual_seed(config.seed * 1000 + group.rank)
         self.ema = Ema(self.model, config.optimizer.ema) if config.optimizer.ema and group.rank == 0 else None

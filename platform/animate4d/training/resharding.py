@@ -1,8 +1,9 @@
 """A checkpoint for another number of workers: AdamW's state joined to whole tensors and dealt out again.
 
-One worker alone keeps torch's own optimiser state. Several share it (ZeRO-1): all trained weights stand one behind the
-other in one flat vector, each worker keeps a stretch of it, and its file says which part of which weight lies where.
-Joining needs the whole state in host memory on every worker: 8 bytes per trained parameter.
+Without ZeRO every worker keeps torch's own optimiser state, and the first one writes it. Under ZeRO-1 they share it:
+all trained weights stand one behind the other in one flat vector, each worker keeps a stretch of it, and its file says
+which part of which weight lies where. Joining needs the whole state in host memory on every worker: 8 bytes per trained
+parameter.
 """
 
 from __future__ import annotations
@@ -22,6 +23,15 @@ Moments = dict[str, dict[str, Tensor]]
 """Name of a trained weight -> its first and second moment, of the weight's shape."""
 
 
+SHARD = "zero_pp_rank_{}_mp_rank_00_optim_states.pt"
+"""File of one worker's stretch."""
+
+
+def is_shared(folder: Path) -> bool:
+    """Return whether the workers that wrote a checkpoint shared the optimiser's state."""
+    return (folder / TAG / SHARD.format(0)).exists()
+
+
 def load_resharded(engine: Any, folder: Path, world: int) -> None:
     """Load weights and optimiser state that `world` workers wrote into an engine of any number of workers.
 
@@ -33,8 +43,7 @@ def load_resharded(engine: Any, folder: Path, world: int) -> None:
     held = load_trusted(folder / TAG / "mp_rank_00_model_states.pt")
     engine.module.load_state_dict(held["module"])
     trained = {name: weight for name, weight in engine.module.named_parameters() if weight.requires_grad}
-    read = read_whole if world == 1 else read_shards
-    moments, step = read(folder, trained, held, world)
+    moments, step = read_shards(folder, trained, world) if is_shared(folder) else read_whole(trained, held)
     if engine.zero_optimization_stage():
         deal_out(engine, trained, moments, step)
     else:
@@ -43,24 +52,19 @@ def load_resharded(engine: Any, folder: Path, world: int) -> None:
         setattr(engine, counter, held[counter])
 
 
-def read_whole(
-    folder: Path, trained: dict[str, nn.Parameter], held: dict[str, Any], world: int
-) -> tuple[Moments, Tensor]:
-    """Return the moments and the step count of a checkpoint that one worker wrote."""
+def read_whole(trained: dict[str, nn.Parameter], held: dict[str, Any]) -> tuple[Moments, Tensor]:
+    """Return the moments and the step count of a checkpoint in which nothing is shared."""
     states = held["optimizer"]["state"]
     moments = {name: {key: states[index][key] for key in MOMENTS} for index, name in enumerate(trained)}
     return moments, states[0]["step"]
 
 
-def read_shards(
-    folder: Path, trained: dict[str, nn.Parameter], held: dict[str, Any], world: int
-) -> tuple[Moments, Tensor]:
-    """Return the moments and the step count of a checkpoint that several workers wrote."""
+def read_shards(folder: Path, trained: dict[str, nn.Parameter], world: int) -> tuple[Moments, Tensor]:
+    """Return the moments and the step count of a checkpoint whose state `world` workers shared."""
     pieces: dict[str, dict[str, list[Tensor]]] = {name: defaultdict(list) for name in trained}
     step = torch.zeros(())
     for rank in range(world):
-        path = folder / TAG / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"
-        shard = load_trusted(path)["optimizer_state_dict"]
+        shard = load_trusted(folder / TAG / SHARD.format(rank))["optimizer_state_dict"]
         flat = shard["base_optimizer_state"]["state"][0]
         step = flat["step"]
         for name, place in shard["param_slice_mappings"][0].items():

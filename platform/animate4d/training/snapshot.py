@@ -25,7 +25,7 @@ from animate4d.training.checkpoint import partial_folder
 from animate4d.training.ema import Ema
 from animate4d.training.engine import capture_engine, load_engine
 from animate4d.training.group import Group
-from animate4d.training.resharding import load_resharded
+from animate4d.training.resharding import is_shared, load_resharded
 from animate4d.training.writer import NOTE, CheckpointWriter
 
 
@@ -92,7 +92,7 @@ def load_snapshot(
     """
     state = json.loads((folder / NOTE.format(0)).read_text())
     world = json.loads((folder / "config.json").read_text())["workers"]
-    if world == group.world:
+    if world == group.world and is_shared(folder) == bool(engine.zero_optimization_stage()):
         load_engine(engine, folder)
     else:
         load_resharded(engine, folder, world)

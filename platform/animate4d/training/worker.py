@@ -86,6 +86,7 @@ def work(assignment: Assignment, group: Group, publish: Callable[[dict[str, Any]
     loop_config = LoopConfig(
         out=config.out,
         optimizer=config.recipe().optimizer,
+        zero=group.world > 1 and (group.device.type != "cpu" if config.zero is None else config.zero),
         steps=config.total_steps,
         resolved=assignment.resolved,
         seed=config.seed,
