@@ -59,7 +59,7 @@ def decode_strip(data: bytes, count: int, frames: Sequence[int] | None = None) -
         # Pillow looks at the header, OpenCV decodes: the same libwebp without Pillow's copies, 2-4 times faster.
         with Image.open(io.BytesIO(data), formats=("WEBP",)) as picture:
             width, height = picture.size
-            pictures = picture.n_frames
+            pictures = getattr(picture, "n_frames", 1)
         if pictures != 1 or height % count:
             raise ShardError(f"{pictures} pictures of {height} rows cannot hold {count} frames")
         if width * height > MAX_STRIP_PIXELS:
