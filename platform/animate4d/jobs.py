@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from animate4d.assets.config import GenerateObjectsConfig
     from animate4d.models.import_config import ExportWeightsConfig
     from animate4d.pipeline.animate_config import AnimateConfig
@@ -44,13 +46,19 @@ def generate(config: GenerateObjectsConfig) -> int:
     return 1 if failed else 0
 
 
-def train(config: TrainConfig) -> int:
-    """Train and register the model; returns 0 when all steps are done, 130 when stopped with a checkpoint."""
+def train(config: TrainConfig, *, make_parts: Callable[..., Any] | None = None) -> int:
+    """Train and register the model; returns 0 when all steps are done, 130 when stopped with a checkpoint.
+
+    Args:
+        config: the run.
+        make_parts: builds what is trained (see `training.parts.make_parts`, the default).
+    """
     from animate4d.runs.callback import MlflowObserver
     from animate4d.training.launch import train as launch
     from animate4d.training.progress import ProgressLine
 
-    result = launch(config, [ProgressLine(), MlflowObserver(config.tracking_uri, register=config.register)])
+    mlflow = MlflowObserver(config.tracking_uri, register=config.register)
+    result = launch(config, [ProgressLine(), mlflow], make_parts=make_parts)
     if result.model is None:
         print(f"stopped at step {result.step}; go on with --resume", file=sys.stderr)
         return 130

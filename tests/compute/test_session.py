@@ -52,6 +52,20 @@ def test_a_private_cluster_does_not_look_for_others(monkeypatch):
     assert asked == ["local"]
 
 
+def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch):
+    import ray
+
+    def time_out(**options):
+        raise Exception("The current node timed out during startup. This could happen because\nof much.")  # as Ray does
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", time_out)
+    says = "timed out during startup.*too busy.*run again"
+    with pytest.raises(ClusterError, match=says) as caught, ray_session(private=True):
+        pass
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.ray
 def test_too_large_a_task_is_refused_with_what_there_is(ray_cluster):
     require_resources(cpus=1)

@@ -31,6 +31,7 @@ SIBLINGS = {
     ("cli", "demo"),
     ("cli", "bench"),
     ("demo", "jobs"),
+    ("bench", "jobs"),
 }
 FORBIDDEN = {("training", "runs"), ("fourd", "models"), ("models", "data")}
 OWNERS = {

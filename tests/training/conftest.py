@@ -3,7 +3,6 @@
 import os
 import sys
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,13 +150,3 @@ def empty_shards(tmp_path):
     """A folder that counts as shards for a stream that reads none."""
     write_json(tmp_path / "shards" / "index.json", {"schema": 1, "shards": []})
     return tmp_path / "shards"
-
-
-def slow_steps(stream, step):
-    """Make steps long enough to be interrupted."""
-    time.sleep(0.1)
-
-
-@pytest.fixture
-def slow():
-    return slow_steps

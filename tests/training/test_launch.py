@@ -1,29 +1,20 @@
-"""Training under Ray Train: observers, refusals, and what is left when processes die."""
+"""Training under Ray Train: observers and refusals. What is left when processes die: `bench/faults`."""
 
 import json
-import os
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
 
-import animate4d
 from animate4d.core.errors import ClusterError, ConfigError, ShardError, TrainingError
 from animate4d.training.checkpoint import (
     MARKER,
     STOP_FILE,
     checkpoint_folder,
-    list_checkpoints,
     partial_folder,
     seal,
-    step_of,
 )
 from animate4d.training.config import TrainConfig
 from animate4d.training.launch import open_run, resolve, train
-from animate4d.training.metrics_log import read_rows
 
 
 class Ear:
@@ -85,25 +76,6 @@ def test_a_training_tells_its_observers_everything_once(ray_cluster, tmp_path, e
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_run_whose_worker_dies_ends_like_one_whose_workers_live(ray_cluster, tmp_path, empty_shards, make_maker):
-    died = tmp_path / "died"
-
-    def die_once(stream, step):
-        if stream.rank == 1 and step == 7 and not died.exists():
-            died.touch()
-            os._exit(1)
-
-    ear = Ear()
-    common = {"data": empty_shards, "steps": 12, "workers": 2, "checkpoint_every": 5}
-    train(TrainConfig(out=tmp_path / "whole", **common), make_parts=make_maker())
-    train(TrainConfig(out=tmp_path / "hurt", **common), [ear], make_parts=make_maker(die_once))
-    assert died.exists()
-    assert_same_weights(tmp_path / "whole", tmp_path / "hurt")
-    assert ear.steps == list(range(1, 13))
-
-
-@pytest.mark.ray
-@pytest.mark.slow
 def test_other_numbers_of_workers_go_on_to_the_same_weights(
     ray_cluster, run_loop, tmp_path, empty_shards, make_maker, capsys
 ):
@@ -130,94 +102,6 @@ def test_other_numbers_of_workers_go_on_to_the_same_weights(
     first, second = weights(tmp_path / "whole"), weights(out)
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_a_loss_that_is_no_number_is_one_error_without_another_try(ray_cluster, tmp_path, empty_shards, make_maker):
-    def loss(model, batch, generator):
-        return {"loss": model(batch.x).sum() * float("nan")}
-
-    ear = Ear()
-    with pytest.raises(TrainingError, match="NaN or infinite at step 1"):
-        train(TrainConfig(data=empty_shards, out=tmp_path / "run"), [ear], make_parts=make_maker(loss=loss))
-    assert isinstance(ear.ends[0][1], TrainingError)
-
-
-SCRIPT = """
-import importlib.util, sys
-from pathlib import Path
-spec = importlib.util.spec_from_file_location("standin", sys.argv[1])
-standin = importlib.util.module_from_spec(spec)
-sys.modules["standin"] = standin
-spec.loader.exec_module(standin)
-from animate4d.training.config import TrainConfig
-from animate4d.training.launch import train
-config = TrainConfig(data=Path(sys.argv[2]), out=Path(sys.argv[3]), steps=30, checkpoint_every=8, resume=True)
-result = train(config, make_parts=standin.parts_maker(standin.slow_steps))
-print(result.state, result.step)
-"""
-
-
-@pytest.fixture
-def start_driver(tmp_path, empty_shards):
-    """Start a training in a process and a private Ray of its own."""
-    processes = []
-
-    def start(out):
-        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-        environment |= {"PYTHONPATH": str(Path(animate4d.__file__).parents[1]), "CUDA_VISIBLE_DEVICES": ""}
-        script = tmp_path / "driver.py"
-        script.write_text(SCRIPT)
-        command = [sys.executable, str(script), str(Path(__file__).parent / "conftest.py"), str(empty_shards), str(out)]
-        processes.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        )
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        if process.poll() is None:
-            process.terminate()
-            process.communicate(timeout=60)
-
-
-def wait_for_step(process, out, step):
-    until = time.monotonic() + 240
-    while time.monotonic() < until:
-        rows = read_rows(out / "metrics.jsonl")
-        if rows and rows[-1]["step"] >= step:
-            return
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    raise AssertionError(f"step {step} was never reached")
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_a_driver_terminated_and_then_killed_goes_on_to_the_same_weights(start_driver, run_loop, tmp_path):
-    out = tmp_path / "run"
-    process = start_driver(out)
-    wait_for_step(process, out, 5)
-    process.terminate()
-    said, complaints = process.communicate(timeout=90)
-    assert said.startswith("stopped"), complaints
-    assert "stopping after a checkpoint" in complaints
-    stopped = int(said.split()[1])
-    assert list_checkpoints(out)[-1].name == f"step-{stopped:06d}"
-
-    process = start_driver(out)
-    wait_for_step(process, out, max(stopped + 1, 18))
-    process.kill()
-    process.communicate(timeout=90)
-    assert step_of(list_checkpoints(out)[-1]) < 30
-
-    said, complaints = start_driver(out).communicate(timeout=240)
-    assert said == "finished 30\n", complaints
-    assert "Traceback" not in complaints
-    run_loop(tmp_path / "whole", 30, warmup=30)
-    assert_same_weights(tmp_path / "whole", out)
-    assert [row["step"] for row in read_rows(out / "metrics.jsonl")] == list(range(1, 31))
 
 
 @pytest.mark.ray

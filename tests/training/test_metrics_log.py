@@ -1,4 +1,6 @@
 import json
+import resource
+from contextlib import contextmanager
 
 from animate4d.training.metrics_log import MetricsLog, MetricsTail, read_rows
 
@@ -45,3 +47,44 @@ def test_the_tail_waits_for_the_end_of_a_line(tmp_path):
     with open(path, "a") as stream:
         stream.write(line[10:])
     assert tail.new_rows() == [row(1)]
+
+
+@contextmanager
+def files_of_at_most(size):
+    """Let files of this process not grow beyond a size: writing stops half-way, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_row_without_room_is_a_sentence_and_what_was_written_stays(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(tmp_path, 0)
+    log.append(row(1))
+    assert log.failure == ""
+    with files_of_at_most(path.stat().st_size + 7):
+        log.append(row(2))
+        log.append(row(3))
+    assert str(path) in log.failure
+    assert "make room" in log.failure
+    assert "--resume" in log.failure
+    log.append(row(4))
+    log.close()
+    assert path.read_text().endswith('{"step"')  # cut
+    assert read_rows(path) == [row(1)]
+    write(tmp_path, 2, 3)
+    assert [entry["step"] for entry in read_rows(path)] == [1, 2, 3]
+
+
+def test_a_log_that_cannot_be_opened_is_a_sentence(tmp_path):
+    write(tmp_path, 1, 3)
+    with files_of_at_most(10):
+        log = MetricsLog(tmp_path, 3)
+    assert "make room" in log.failure
+    log.append(row(4))
+    log.close()
+    assert [entry["step"] for entry in read_rows(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]

@@ -33,7 +33,7 @@ def ray_session(*, cpus: int | None = None, private: bool = False) -> Iterator[N
         private: start one even where another could be joined.
 
     Raises:
-        ClusterError: a cluster is named but does not answer.
+        ClusterError: a cluster is named but does not answer, or a private one does not start.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
@@ -46,14 +46,21 @@ def ray_session(*, cpus: int | None = None, private: bool = False) -> Iterator[N
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = None if private else running_cluster()
     if address is None:
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            object_store_memory=LOCAL_OBJECT_STORE_BYTES,
-            runtime_env={"env_vars": {"PYTHONPATH": str(PACKAGE.parent)}},
-            **quiet,
-        )
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+                runtime_env={"env_vars": {"PYTHONPATH": str(PACKAGE.parent)}},
+                **quiet,
+            )
+        except Exception as error:  # Ray raises nothing narrower for processes that did not come up in time
+            first = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ClusterError(
+                f"Ray did not start on this machine ({first}): it is probably too busy or out of memory; "
+                "end other programs or wait, then run again"
+            ) from error
     else:
         try:
             ray.init(address=address, runtime_env=shipped_code(), **quiet)
@@ -66,6 +73,13 @@ def ray_session(*, cpus: int | None = None, private: bool = False) -> Iterator[N
         yield
     finally:
         ray.shutdown()
+
+
+def session_address() -> str:
+    """Return the address by which other processes of this machine join the Ray of this one."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def running_cluster() -> str | None:

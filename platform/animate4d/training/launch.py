@@ -263,7 +263,10 @@ def follow(
     told: list[TrainObserver],
 ) -> TrainResult:
     """Run the workers in a thread and pass on what they write until they end; `told` gets who heard of the start."""
+    from animate4d.training.restarts import Restarts
+
     out = config.out
+    restarts = Restarts(out, config.max_failures)
     tail, pictures = MetricsTail(out, start.step), set(drawn(out))
     fit = Fit(config, resolved, make_parts, start.on_gpu)
     # A daemon: when an observer raises or the user insists, the process ends and Ray takes the workers down with it.
@@ -277,6 +280,7 @@ def follow(
         while alive:
             run.join(POLL_SECONDS)
             alive = run.is_alive()
+            restarts.tell()
             rows = tail.new_rows()
             fresh = [image for image in drawn(out) if image not in pictures]
             pictures.update(fresh)
@@ -287,6 +291,7 @@ def follow(
                     observer.drew(image, int(image.stem.removeprefix("step-")))
     outcome = read_outcome(out)
     if outcome is None:
+        restarts.give_up(fit.error)
         raise fit.error or TrainingError(f"the workers ended without a word: see Ray's logs, then --resume {out}")
     if outcome["state"] == "failed":
         if outcome["traceback"]:
@@ -323,6 +328,7 @@ class Fit:
         from ray.train.torch import TorchConfig, TorchTrainer
 
         from animate4d.training.parts import make_parts
+        from animate4d.training.restarts import RestartNote
 
         config = self._config
         storage = config.out / ".ray"
@@ -342,6 +348,7 @@ class Fit:
                 name=uuid.uuid4().hex[:12],
                 storage_path=str(storage),
                 failure_config=FailureConfig(max_failures=config.max_failures),
+                callbacks=[RestartNote(config.out)],
             ),
         )
         try:

@@ -156,7 +156,7 @@ class Loop:
                     self.draw()
                 if stop:
                     break
-            failure = self.writer.settle() or failure
+            failure = self.writer.settle() or failure or self.group.first(self.log_failure())
         if failure:
             return Outcome(state="failed", step=self.step, message=failure)
         if self.step < config.steps:
@@ -195,7 +195,7 @@ class Loop:
             The terms, whether a stop was asked for, and what failed on any worker, or "".
         """
         began = time.perf_counter()
-        problem, terms = self.writer.failure, {"loss": torch.zeros(())}
+        problem, terms = self.writer.failure or self.log_failure(), {"loss": torch.zeros(())}
         try:
             batch, self.cursor = next(batches)
         except UserError as error:
@@ -239,6 +239,10 @@ class Loop:
             row["skipped_clips"] = len(self.parts.stream.skipped)
             self.log.append(row)
             self.publish(row)
+
+    def log_failure(self) -> str:
+        """Return why rank 0 cannot write its rows, or ""."""
+        return "" if self.log is None else self.log.failure
 
     def save(self) -> str:
         """Start a checkpoint, and write which clips had to be skipped.

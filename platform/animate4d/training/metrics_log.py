@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from animate4d.core.failpoint import failpoint
 from animate4d.io.atomic import write_text
 
 NAME = "metrics.jsonl"
@@ -14,22 +16,45 @@ Row = dict[str, Any]
 
 
 class MetricsLog:
-    """Appends rows, each a whole line. Opening drops rows after `step` and a last line that was cut."""
+    """Appends rows, each a whole line. Opening drops rows after `step` and a last line that was cut.
+
+    Attributes:
+        failure: why rows cannot be written, one sentence; "" while they can. Rows that come after are dropped.
+    """
 
     def __init__(self, out: Path, step: int) -> None:
         self.path = out / NAME
-        rows = [row for row in read_rows(self.path) if row["step"] <= step]
-        write_text(self.path, "".join(line_of(row) for row in rows))
-        self._stream = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+        self.failure = ""
+        try:
+            rows = [row for row in read_rows(self.path) if row["step"] <= step]
+            write_text(self.path, "".join(line_of(row) for row in rows))
+            self._stream = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            self.failure = self._sentence(error)
 
     def append(self, row: Row) -> None:
         """Add a row; it is readable by others when this returns."""
-        self._stream.write(line_of(row))
-        self._stream.flush()
+        if self.failure:
+            return
+        try:
+            failpoint("metrics.append")
+            self._stream.write(line_of(row))
+            self._stream.flush()
+        except OSError as error:
+            self.failure = self._sentence(error)
+            with suppress(OSError):  # closing tries the unwritten rest once more
+                self._stream.close()
 
     def close(self) -> None:
         """Close the file."""
-        self._stream.close()
+        if not self.failure:
+            self._stream.close()
+
+    def _sentence(self, error: OSError) -> str:
+        return (
+            f"{self.path} could not be written ({error.strerror}); the checkpoints are whole: "
+            "make room or mend the disk, then run again with --resume"
+        )
 
 
 class MetricsTail:

@@ -111,7 +111,10 @@ def work(assignment: Assignment, group: Group, publish: Callable[[dict[str, Any]
                 state="failed", step=-1, message=str(error) if known else f"{type(error).__name__}: {error}"
             )
         if group.rank == 0:
-            write_json(config.out / OUTCOME, asdict(outcome) | {"traceback": trace})
+            try:
+                write_json(config.out / OUTCOME, asdict(outcome) | {"traceback": trace})
+            except OSError as error:  # no room even for this: Ray brings the message to the driver
+                raise TrainingError(outcome.message or f"{config.out} cannot be written: {error.strerror}") from error
 
 
 def read_outcome(out: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Faults of checkpoints (D31, D32, D37, D38): cut, changed, of another number of workers, of other settings."""
+"""Faults of checkpoints (D30 to D32, D35, D37, D38): killed, cut, changed, no room, other workers, other settings."""
 
 from __future__ import annotations
 
@@ -10,18 +10,53 @@ from pathlib import Path
 
 from animate4d.bench.faults.runs import EVERY, STEPS, go_on, run_config, run_differences, undisturbed
 from animate4d.bench.faults.scenario import Account, Scenario, Watch, scenario, worst
-from animate4d.bench.faults.tiny import TinyParts, steps_repeated, steps_taken
+from animate4d.bench.faults.tiny import FAULT, TinyParts, steps_repeated, steps_taken
 from animate4d.bench.faults.workbench import ITEMS, Workbench
 from animate4d.bench.faults.workers import train_forked
 from animate4d.core.errors import ConfigError
-from animate4d.core.failpoint import POINTS
-from animate4d.training.checkpoint import newest_sound
+from animate4d.core.failpoint import LOG, POINTS
+from animate4d.training.checkpoint import list_checkpoints, newest_sound
 from animate4d.training.config import TrainConfig
 from animate4d.training.launch import train
 from animate4d.training.recipe import smoke
 
 BATCH = smoke().optimizer.batch_size
 LAST = f"step-{STEPS:06d}"
+
+
+def save_points(bench: Workbench) -> list[str]:
+    """Return the fail points that one save passes, in order."""
+    out = bench.fresh_folder("points") / "run"
+    log = out.parent / "passed"
+    train_forked(run_config(bench, out, steps=1), TinyParts(environment={LOG: str(log)}))
+    return [name for name in log.read_text().split() if name.startswith("save.")]
+
+
+@scenario(
+    "D30",
+    "SIGKILL at each point of a save",
+    then="goes on from the last whole checkpoint, bit for bit",
+    unit="steps",
+    most_lost=EVERY,
+)
+def d30(bench: Workbench) -> Account:
+    """Kill the worker at every fail point of the last save; and one of two, whose part the other one then waits for."""
+    points, saves = save_points(bench), STEPS // EVERY
+    assert len(points) > 5
+    ways = [(1, f"{point}=kill@{saves}") for point in points] + [(2, f"{points[0]}=kill@{2 * saves - 1}")]
+    return worst([killed_in_save(bench, workers, kill) for workers, kill in ways])
+
+
+def killed_in_save(bench: Workbench, workers: int, kill: str) -> Account:
+    """Train with a fail point, go on after the kill, and compare with the undisturbed run."""
+    out = bench.fresh_folder("d30") / "run"
+    config = run_config(bench, out, workers=workers)
+    ended = train_forked(config, TinyParts(environment={POINTS: kill, LOG: str(out.parent / "passed")}))
+    watch = Watch()
+    assert -9 in ended.codes, (kill, ended)
+    go_on(config)
+    watch.recovered()
+    return watch.account(lost=steps_repeated(out), silent=run_differences(undisturbed(bench, workers), out))
 
 
 def damaged_newest(bench: Workbench, name: str, damage: Callable[[Path], object]) -> Account:
@@ -80,6 +115,36 @@ def flip(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
+
+
+@scenario(
+    "D35",
+    "no room for a checkpoint's files",
+    then="stops with what to do; the checkpoint before is whole, and goes on when there is room",
+    unit="steps",
+    most_lost=STEPS // 2,
+    says=("could not be written", "make room", "--resume"),
+)
+def d35(bench: Workbench) -> Account:
+    """Let the files of one worker, then of two, fail to grow during the second of two saves."""
+    return worst([full_disk(bench, workers) for workers in (1, 2)])
+
+
+def full_disk(bench: Workbench, workers: int) -> Account:
+    """Fill the disk when the first checkpoint is whole, and make room when the training has ended."""
+    out = bench.fresh_folder("d35") / "run"
+    config = run_config(bench, out, workers=workers, checkpoint_every=STEPS // 2)
+    ended = train_forked(config, TinyParts(at=STEPS // 2 + 1, wait_for="checkpoints/step-*", full=True))
+    watch = Watch()
+    watch.started_with(out / FAULT)
+    if ended.outcome is not None and ended.outcome["state"] == "failed":
+        watch.detected(ended.outcome["message"])
+    kept = [folder.name for folder in list_checkpoints(out)] == [f"step-{STEPS // 2:06d}"]
+    leftovers = list((out / "checkpoints").glob(".*"))
+    go_on(config)
+    watch.recovered()
+    silent = run_differences(undisturbed(bench, workers), out) + (not kept) + len(leftovers)
+    return watch.account(lost=steps_repeated(out), silent=silent)
 
 
 @scenario(
@@ -148,4 +213,4 @@ def other_settings(bench: Workbench, config: TrainConfig) -> Iterator[tuple[str,
     yield "data.sha256", replace(config, data=bench.write_shards("other", per_shard=3))
 
 
-SCENARIOS: tuple[Scenario, ...] = (d31, d32, d37, d38)
+SCENARIOS: tuple[Scenario, ...] = (d30, d31, d32, d35, d37, d38)

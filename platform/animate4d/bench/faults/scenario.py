@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -116,6 +117,10 @@ class Watch:
     def start(self) -> None:
         """Say that the fault happens now; making the watch says so too."""
         self._began = time.perf_counter()
+
+    def started_with(self, file: Path) -> None:
+        """Say that the fault happened when a file was made."""
+        self._began = time.perf_counter() - (time.time() - file.stat().st_mtime)
 
     def detected(self, message: str) -> None:
         """Say that the platform has noticed; only the first time counts."""

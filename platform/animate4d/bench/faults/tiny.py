@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -29,6 +32,12 @@ SEEN = "seen-{}-rank-{:02d}.jsonl"
 SIDE = 4
 """Frames are averaged to so many pixels per side."""
 HIDDEN = 256
+"""Makes weights of 100 kB: more than all other files of a run together."""
+ROOM = 50_000
+"""Bytes to which a file may grow on the disk that is full."""
+FAULT = "fault"
+"""File in the run folder made when the fault happens."""
+PATIENCE_S = 240.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +45,17 @@ class TinyParts:
     """Builds what one worker trains; see `training.parts.make_parts`, in whose place it is used.
 
     Attributes:
+        at: step, from 0, before which the following happens.
+        wait_for: pattern of a file in the run folder that every worker waits for; "" waits for none.
+        full: whether writing fails from then on as on a full disk: half-way, with an error.
+        poison: whether the loss of the step is no number.
         environment: set in the worker, for fail points: `step-7.rank-1` is before the worker takes its 8th batch.
     """
 
+    at: int = -1
+    wait_for: str = ""
+    full: bool = False
+    poison: bool = False
     environment: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, config: TrainConfig, rank: int, world: int) -> Parts:
@@ -48,8 +65,10 @@ class TinyParts:
         random.seed(config.seed)
         batch = config.recipe().optimizer.batch_size
         stream = Noted(
+            parts=self,
             stream=open_stream(data_config(config.data, batch_size=batch // world), rank=rank, world=world),
-            file=config.out / SEEN.format(config.run_name, rank),
+            out=config.out,
+            attempt=config.run_name,
             rank=rank,
             batch=batch,
         )
@@ -58,7 +77,7 @@ class TinyParts:
             model=nn.Sequential(nn.Linear(frame, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, frame)),
             objective=stream.objective,
             stream=stream,
-            draw=None,
+            draw=draw,
             validate=None,
             export=export,
         )
@@ -67,20 +86,35 @@ class TinyParts:
 class Noted:
     """The real stream, with its items noted, and the loss of its batches."""
 
-    def __init__(self, *, stream: ClipStream, file: Path, rank: int, batch: int) -> None:
-        self.stream, self.file, self.rank, self.batch = stream, file, rank, batch
-        self.skipped = stream.skipped
+    def __init__(
+        self, *, parts: TinyParts, stream: ClipStream, out: Path, attempt: str | None, rank: int, batch: int
+    ) -> None:
+        self.parts, self.stream, self.out, self.rank, self.batch = parts, stream, out, rank, batch
+        self.file = out / SEEN.format(attempt, rank)
+        self.skipped, self.step = stream.skipped, 0
 
     def batches(self, start: Cursor) -> Iterator[tuple[TrainingBatch, Cursor]]:
         """Yield batches; see `ClipStream.batches`."""
         at = start
         for batch, cursor in self.stream.batches(start):
-            step = (at.epoch * ITEMS + at.position) // self.batch
-            failpoint(f"step-{step}.rank-{self.rank}")
+            self.step = (at.epoch * ITEMS + at.position) // self.batch
+            if self.step == self.parts.at:
+                self.meet_fault()
+            failpoint(f"step-{self.step}.rank-{self.rank}")
             with open(self.file, "a") as stream:
                 stream.write(json.dumps({"at": [at.epoch, at.position], "ids": batch.sample_ids}) + "\n")
             yield batch, cursor
             at = cursor
+
+    def meet_fault(self) -> None:
+        """Wait, and fill the disk, if that is asked for."""
+        until = time.monotonic() + PATIENCE_S
+        while self.parts.wait_for and not any(self.out.glob(self.parts.wait_for)):
+            assert time.monotonic() < until, f"{self.parts.wait_for} never came"
+            time.sleep(0.01)
+        if self.parts.full:  # a limit of file size is met by writing as a full disk is
+            resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, resource.RLIM_INFINITY))
+        (self.out / FAULT).touch()
 
     def objective(self, model: nn.Module, batch: TrainingBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the error of telling each clip's last frame from its first; draws from every generator there is."""
@@ -89,7 +123,14 @@ class Noted:
         noise = 0.1 * torch.randn(frames[:, :, 0].shape, generator=generator)
         error = (model(functional.dropout(frames[:, :, 0] + noise, 0.1)) - frames[:, :, -1]).square().mean()
         loss = error + 0.01 * np.random.random()
-        return {"loss": loss}
+        poisoned = self.parts.poison and self.step == self.parts.at
+        return {"loss": loss * float("nan") if poisoned else loss}
+
+
+def draw(model: nn.Module, path: Path) -> None:
+    """Write what the driver takes for a sample grid."""
+    path.parent.mkdir(exist_ok=True)
+    Image.new("RGB", (8, 8)).save(path)
 
 
 def export(model: nn.Module, folder: Path, facts: dict[str, Any]) -> None:

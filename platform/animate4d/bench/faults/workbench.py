@@ -86,6 +86,11 @@ class Workbench:
         """Sound shards."""
         return self.write_shards("sound")
 
+    @property
+    def mlflow(self) -> str:
+        """URI of a store for all runs."""
+        return f"sqlite:///{self.folder}/mlflow.db"
+
     @cached_property
     def epoch(self) -> list[Item]:
         """The items of one undisturbed epoch, in order."""

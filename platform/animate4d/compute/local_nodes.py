@@ -1,0 +1,41 @@
+"""A Ray cluster of several nodes on this machine, to see what happens when one of them is lost."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from animate4d.compute.session import LOCAL_OBJECT_STORE_BYTES
+
+
+class LocalNodes:
+    """Nodes of one CPU each, ended with the block that holds them. Its head, the first node, cannot be lost.
+
+    Attributes:
+        address: of the cluster, for RAY_ADDRESS.
+    """
+
+    def __init__(self) -> None:
+        """Start the head."""
+        from ray.cluster_utils import Cluster
+
+        self._options: dict[str, Any] = {"num_cpus": 1, "object_store_memory": LOCAL_OBJECT_STORE_BYTES // 4}
+        self._cluster = Cluster(initialize_head=True, head_node_args=self._options | {"include_dashboard": False})
+        self._joined: list[Any] = []
+        self.address = str(self._cluster.address)
+
+    def __enter__(self) -> LocalNodes:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._cluster.shutdown()
+
+    def join(self) -> None:
+        """Start one more node."""
+        self._joined.append(self._cluster.add_node(**self._options))
+
+    def lose(self) -> None:
+        """Kill the node that joined last, with all that runs on it."""
+        self._cluster.remove_node(self._joined.pop(), allow_graceful=False)
