@@ -85,8 +85,8 @@ def damaged_newest(bench: Workbench, name: str, damage: Callable[[Path], object]
     says=(LAST, "0 bytes instead of"),
 )
 def d31(bench: Workbench) -> Account:
-    """Empty a worker's share of the optimiser's state."""
-    return damaged_newest(bench, "d31", lambda folder: os.truncate(next((folder / "deepspeed").glob("*optim*")), 0))
+    """Empty a file of the optimiser's state."""
+    return damaged_newest(bench, "d31", lambda folder: os.truncate(next((folder / "deepspeed").iterdir()), 0))
 
 
 @scenario(
