@@ -141,7 +141,7 @@ def test_a_missing_manifest_and_a_folder_are_named(tmp_path):
         ("strength", "nan", "from 0 to 3"),
         ("strength", "lots", "not a number"),
         ("frames", "1", "from 2 to 64"),
-        ("fit", "best", "draft or standard"),
+        ("fit", "best", "draft, standard, paper"),
         ("tracker", "best", "give one of auto, none, flow"),
         ("tracker", "cotracker3", "path of its weights"),
         ("tracker", "exact", "video is generated"),

@@ -13,7 +13,10 @@ from animate4d.core.errors import AssetError, ConfigError
 from animate4d.core.motion import SplatMotion, VertexMotion
 from animate4d.export.motion_file import read_motion
 from animate4d.export.viewer.page import read_viewer
+from animate4d.fourd import config as fourd_config
+from animate4d.fourd.field_config import FieldFitConfig
 from animate4d.fourd.surface_splats import sample_splats
+from animate4d.io.gltf import read_gltf
 from animate4d.io.ply import read_splat_ply
 from animate4d.metrics.motion import vertex_error
 from animate4d.models import config as model_config
@@ -248,6 +251,26 @@ def test_splats_have_no_clip_of_their_own(splat_file, tmp_path):
     with pytest.raises(AssetError, match=r"captured\.ply: has no animation, .* use video=generated"):
         animate(request, None, tmp_path / "out", model_version="")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_papers_field_ends_as_a_morph_animation(truth_request, tmp_path, monkeypatch):
+    quick = replace(
+        fourd_config.paper(), size=48, splats=300, nodes=12, polish_steps=10, levels=1, bias_steps=0, fine_steps=0,
+        field=FieldFitConfig(head_rate=1e-3, frame_steps=10, refine_steps=10, rigidity_nodes=64),
+    )  # fmt: skip
+    monkeypatch.setitem(fourd_config.PRESETS, "paper", lambda: quick)
+    request = replace(truth_request, options=replace(truth_request.options, fit="paper", frames=3, formats=("npz",)))
+    result = animate(request, None, tmp_path / "field", model_version="")
+    assert result.receipt["fit"]["nodes"] == 0
+    assert result.receipt["truth"]["ratio"] < 0.9
+    document = read_gltf(result.folder / "animated.glb").json
+    paths = {channel["target"]["path"] for clip in document["animations"] for channel in clip["channels"]}
+    assert "weights" in paths
+
+
+def test_a_field_follows_no_other_clip():
+    with pytest.raises(ConfigError, match="give fit standard"):
+        AnimateOptions(fit="paper", clips=2)
 
 
 def test_a_clip_goes_by_name_number_or_the_last_part_of_its_name(barrel):

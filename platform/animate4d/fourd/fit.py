@@ -121,7 +121,7 @@ def fit_motion(
     if after and not (config.body == "graph" and isinstance(after.motion, GraphMotion)):
         raise ConfigError("only the motion of a graph can follow another one, itself of a graph: set fit.body to graph")
     if config.body != "graph" and not isinstance(body, Mesh):
-        raise ConfigError(f"fit.body is {config.body!r}, but a field moves meshes only: set it to graph for splats")
+        raise ConfigError(f"fit.body is {config.body!r}, but a field moves meshes only: give splats fit standard")
     report(0.0, "placing splats")
     graph = after.graph if after else _hang(body, config.nodes)
     evidence = Evidence(width=video.rgb.shape[3], tracks=tracks, flow=flow, flow_weight=flow_weight)

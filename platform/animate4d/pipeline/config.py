@@ -32,7 +32,8 @@ class AnimateOptions:
     """Frames taken from the asset's own clip when video is ground-truth; a generated video has as many as its model."""
 
     fit: FitPreset = "standard"
-    """Effort of the motion fit: draft (quick look) or standard."""
+    """Effort of the motion fit: draft (quick look) or standard; paper is the papers' motion field with their schedule,
+    for comparison: many minutes on a CPU, and further from the true motion than standard."""
 
     tracker: Tracker = "auto"
     """Whose point tracks lead the fit: none, flow (the video model's own), exact (of the asset's own animation),
@@ -77,7 +78,7 @@ class AnimateOptions:
         if not 2 <= self.frames <= 64:
             raise ConfigError(f"frames is {self.frames}: give a whole number from 2 to 64")
         if self.fit not in PRESETS:
-            raise ConfigError(f"fit is {self.fit!r}: give {' or '.join(PRESETS)}")
+            raise ConfigError(f"fit is {self.fit!r}: give one of {', '.join(PRESETS)}")
         if self.tracker not in get_args(Tracker):
             raise ConfigError(f"tracker is {self.tracker!r}: give one of {', '.join(get_args(Tracker))}")
         if self.tracker_checkpoint is not None or self.tracker in LEARNED:
@@ -86,6 +87,10 @@ class AnimateOptions:
             raise ConfigError(f"tracker_checkpoint is {self.tracker_checkpoint}: there is no such file")
         if not 1 <= self.clips <= 16:
             raise ConfigError(f"clips is {self.clips}: give a whole number from 1 to 16")
+        if self.clips > 1 and PRESETS[self.fit]().body != "graph":
+            raise ConfigError(
+                f"clips is {self.clips}, but fit {self.fit} cannot follow another clip: give fit standard"
+            )
         if not (math.isfinite(self.strength) and 0.0 <= self.strength <= 3.0):
             raise ConfigError(f"strength is {self.strength}: give a number from 0 to 3")
         if self.loop not in get_args(Loop):
