@@ -16,6 +16,7 @@ from animate4d.bench.fourd_table import summaries, text_table
 from animate4d.bench.fourd_variants import AS_IS, WITHOUT, choose_variants
 from animate4d.core.errors import AssetError, ConfigError, ModelError
 from animate4d.fourd.config import FitConfig
+from animate4d.fourd.field_config import FieldFitConfig
 from animate4d.pipeline import target
 
 QUICK = FitConfig(
@@ -29,6 +30,7 @@ QUICK = FitConfig(
     joint_steps=1,
     fine_steps=0,
     bias_steps=2,
+    field=FieldFitConfig(frame_steps=4, refine_steps=4, rigidity_nodes=32),
 )
 
 
@@ -117,16 +119,18 @@ def test_an_interrupted_run_keeps_what_it_measured(config, quick, monkeypatch):
 
 
 def test_ablation_adds_a_row_per_ingredient_and_tracker(config, quick, capsys):
-    assert bench_fourd(replace(config, limit=1, ablate=True, only=("no bias removal", "tracks: exact"))) == 0
+    only = ("no bias removal", "field, light", "field, light, features", "tracks: exact")
+    assert bench_fourd(replace(config, limit=1, ablate=True, only=only)) == 0
     rows = json.loads((config.out / "fourd.json").read_text())["rows"]
-    assert [row["variant"] for row in rows] == [AS_IS, "no bias removal", "tracks: exact"]
+    assert [row["variant"] for row in rows] == [AS_IS, *only]
+    assert len({row["e_fit_median"] for row in rows}) == len(rows)
     assert "no bias removal" in capsys.readouterr().out
 
 
 def test_every_ablation_changes_the_fit_and_no_two_are_the_same(config):
     variants = choose_variants(replace(config, preset="standard", ablate=True))
     assert len(variants) > len(WITHOUT) + 4
-    seen = {(variant.fit, variant.tracker, variant.around) for variant in variants}
+    seen = {(variant.fit, variant.tracker, variant.around, variant.features) for variant in variants}
     # the tracker of the preset as it is needs no row of its own
     assert len(seen) == len(variants)
     assert "cotracker3" not in {variant.tracker for variant in variants}

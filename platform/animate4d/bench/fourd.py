@@ -29,8 +29,11 @@ from animate4d.core.hashing import hash_file, hash_json
 from animate4d.fourd.fit import fit_motion
 from animate4d.io.atomic import write_json, write_text
 from animate4d.io.images import save_png
+from animate4d.models.mv_vdm import MVVDM
+from animate4d.pipeline.point_features import PointFeatures
 from animate4d.pipeline.target import Target, true_target
 from animate4d.pipeline.truth import EVALUATION, UNSEEN, score_fit
+from animate4d.runs.registry import resolve_model
 
 VERSION = 1
 """Raised when rows of an older run must not be taken for rows of this one."""
@@ -96,6 +99,10 @@ def measure(clip: MotionClip, variant: Variant, target: Target, floor: int) -> t
     """Fit one clip in one way; returns its row and, of the preset as it is, a picture."""
     reset_peak()
     wall = time.perf_counter()
+    features = None
+    if variant.features:
+        model = MVVDM.from_pretrained(resolve_model("shipped")).eval()
+        features = PointFeatures(model, target.video, clip.mesh, clip.name.replace("-", " "))
     fit = fit_motion(
         clip.mesh,
         target.video,
@@ -104,6 +111,7 @@ def measure(clip: MotionClip, variant: Variant, target: Target, floor: int) -> t
         flow=target.flow,
         flow_weight=target.flow_weight,
         around=target.around if variant.around else None,
+        features=features,
     )
     wall, peak = time.perf_counter() - wall, resident_peak() - floor
     unseen = {"psnr_unseen": UNSEEN, "psnr_evaluation": EVALUATION}

@@ -54,6 +54,7 @@ class Variant:
         tracker: "none" or one of `tracks.build.TRACKERS`.
         checkpoint: weights of a learned tracker.
         around: whether splats are coloured from more sides than the video's.
+        features: whether a field is given the shipped model's features of the object's points.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Variant:
     tracker: str
     checkpoint: Path | None = None
     around: bool = True
+    features: bool = False
 
 
 def choose_variants(config: BenchFourDConfig) -> list[Variant]:
@@ -86,6 +88,8 @@ def choose_variants(config: BenchFourDConfig) -> list[Variant]:
     for name, (body, changes) in BODIES.items():
         field = replace(preset.field, **changes)
         rows.append(replace(first, name=name, fit=replace(preset, body=body, field=field)))
+        if changes is LIGHT:
+            rows.append(replace(rows[-1], name=f"{name}, features", features=True))
     trackers: dict[str, Path | None] = dict.fromkeys((NO_TRACKER, *WEIGHTLESS, EXACT))
     if config.tracker_checkpoint is not None:
         trackers["cotracker3"] = config.tracker_checkpoint
