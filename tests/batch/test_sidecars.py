@@ -87,7 +87,7 @@ def test_training_finds_every_label_and_a_second_run_makes_none(shards, ray_clus
         assert all((batch.visible[:, :, 0] > 0).any() for batch in found)
         with pytest.raises(AssertionError, match="missing"):
             epoch(shards, tracker="opencv-lk")
-    kept = {path: path.stat().st_mtime_ns for path in shards.glob("labels/*/*.npz")}
+    kept = {path: path.stat().st_mtime_ns for path in shards.glob("labels/*/*.safetensors")}
     assert len(kept) == 6
     next(iter(kept)).write_bytes(b"PK\x03\x04")
     assert label_tracks(replace(config, preview=0)) == 0
@@ -105,7 +105,7 @@ def test_a_damaged_clip_is_one_line_and_the_rest_is_labelled(made, tmp_path, ray
         line for line in lines if line.startswith(f"failed: {key}: ") and "WebP" in line
     ]
     # The group without the damaged view has labels.
-    assert len(list(shards.glob("labels/*/*.npz"))) == 5
+    assert len(list(shards.glob("labels/*/*.safetensors"))) == 5
     assert (shards / "labels" / "tracks.html").read_text().count("<canvas") == 4
 
 

@@ -1,10 +1,13 @@
 import errno
+import io
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from animate4d.core.errors import ConfigError, ShardError, StorageError
 from animate4d.data.config import DataConfig
@@ -13,7 +16,7 @@ from animate4d.data.order import Cursor, Item
 from animate4d.data.reader import ItemReader
 from animate4d.data.sidecar import pack_sidecar
 from animate4d.io import storage
-from animate4d.io.arrays import pack_arrays, unpack_arrays
+from animate4d.io.tensors import pack_tensors, unpack_tensors
 from animate4d.tracks.build import make_tracker
 
 VIEWS = [0, 2, 4, 6]
@@ -96,7 +99,7 @@ def same(first: dict, second: dict) -> bool:
 def test_exchanged_label_files_never_reach_another_sample(shards, tmp_path):
     """Every file takes the name of the next one: nothing of that is believed, and all of it is made again."""
     truth = tracks_of(reader(shards))
-    files = sorted(shards.glob("labels/*/*.npz"))
+    files = sorted(shards.glob("labels/*/*.safetensors"))
     assert len(files) == len(truth) == 6
     contents = [path.read_bytes() for path in files]
     for path, data in zip(files, [*contents[1:], contents[0]], strict=True):
@@ -139,7 +142,7 @@ def test_labels_made_another_way_are_made_again(labeller, make_sample, change):
     arrays = {"xy": np.zeros((4, 8, 9, 2), np.float32), "visible": np.full((4, 8, 9), 255, np.uint8)}
     facts = {"tracker": "opencv-lk/1", "grid": "15"} | change
     labeller._files.write(members, VIEWS, pack_sidecar(members, VIEWS, arrays, facts))
-    assert unpack_arrays(labeller.label(members, VIEWS), {"xy": ("float32", (4, 8, None, 2))})["xy"].any()
+    assert unpack_tensors(labeller.label(members, VIEWS), {"xy": ("float32", (4, 8, None, 2))})["xy"].any()
     assert labeller._tracker.calls == 1
     assert not labeller.keep(members, VIEWS)
 
@@ -152,9 +155,12 @@ def test_a_label_file_with_pickled_objects_is_refused_unopened(labeller, make_sa
     _, members = make_sample(1)
     labeller.label(members, VIEWS)
     path = next(labeller.folder.iterdir())
-    np.savez(path, note=np.array([Canary()], object), xy=np.zeros(3), visible=np.zeros(3))
-    with pytest.raises(ShardError, match="object"):
-        labeller.label(members, VIEWS)
+    buffer = io.BytesIO()
+    np.savez(buffer, note=np.array([Canary()], object), xy=np.zeros(3), visible=np.zeros(3))
+    for data in (buffer.getvalue(), pickle.dumps(Canary())):
+        path.write_bytes(data)
+        with pytest.raises(ShardError, match="not readable as safetensors"):
+            labeller.label(members, VIEWS)
     assert not (tmp_path / "canary").exists()
 
 
@@ -187,10 +193,23 @@ def test_damaged_and_foreign_label_files_are_named(labeller, make_sample):
     _, members = make_sample(1)
     labeller.label(members, VIEWS)
     (path,) = labeller.folder.iterdir()
-    for data in (b"PK\x03\x04", pack_arrays({"xy": np.zeros(3)}), pack_arrays({"note": np.zeros(4, np.uint8)})):
+    whole = path.read_bytes()
+    for data in (b"", b"PK\x03\x04", whole[:100], safetensors.numpy.save({"xy": np.zeros(3)}), pack_tensors({}, "x")):
         path.write_bytes(data)
         with pytest.raises(ShardError):
             labeller.label(members, VIEWS)
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_label_file_whose_numbers_have_changed_or_are_cut_is_refused(labeller, make_sample, cut):
+    key, members = make_sample(1)
+    data = bytearray(labeller.label(members, VIEWS))
+    if cut:
+        del data[-10:]
+    else:
+        data[-10] ^= 1
+    with pytest.raises(ShardError, match="safetensors" if cut else "checksum"):
+        read_labels(bytes(data), key, VIEWS, 8)
 
 
 def test_label_with_a_wrong_shape_is_refused_with_the_sample(make_sample):

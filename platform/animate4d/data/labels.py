@@ -18,9 +18,9 @@ from animate4d.core.errors import ShardError
 from animate4d.core.hashing import slug
 from animate4d.core.tracks import Tracks
 from animate4d.data.schema import decode_clip, decode_meta
-from animate4d.data.sidecar import NOTE, Sidecar, check_note, pack_sidecar
-from animate4d.io.arrays import unpack_arrays
+from animate4d.data.sidecar import Sidecar, check_note, pack_sidecar
 from animate4d.io.images import composite_grey
+from animate4d.io.tensors import unpack_tensors
 from animate4d.tracks.build import make_tracker
 from animate4d.tracks.cotracker3.config import Precision, TrackingSettings
 from animate4d.tracks.protocol import PointTracker
@@ -31,7 +31,7 @@ class LabelSource(Protocol):
     """Whatever turns an item's members into labels; raises ShardError when they cannot be decoded."""
 
     def label(self, members: Mapping[str, bytes], views: Sequence[int]) -> bytes:
-        """Return labels of these views as npz bytes for `read_labels`."""
+        """Return labels of these views as bytes for `read_labels`."""
         ...
 
 
@@ -77,7 +77,7 @@ class Labeller:
         return self._files.folder
 
     def label(self, members: Mapping[str, bytes], views: Sequence[int]) -> bytes:
-        """Return labels of these views as npz bytes for `read_labels`.
+        """Return labels of these views as bytes for `read_labels`.
 
         Args:
             members: `meta.json` and the strips of these views.
@@ -137,7 +137,7 @@ def read_labels(data: bytes, sample: str, views: Sequence[int], frames: int) -> 
     """Read labels and check whose they are.
 
     Args:
-        data: npz bytes made by `label_clip`.
+        data: made by `label_clip`.
         sample: id of the sample they are wanted for.
         views: its views.
         frames: its stored frames.
@@ -149,8 +149,8 @@ def read_labels(data: bytes, sample: str, views: Sequence[int], frames: int) -> 
         ShardError: the labels are damaged, or belong to another sample or to other views.
     """
     shape = (len(views), frames, None)
-    arrays = unpack_arrays(data, NOTE | {"xy": ("float32", (*shape, 2)), "visible": ("uint8", shape)})
-    note = check_note(arrays["note"], "labels", sample, views)
+    arrays = unpack_tensors(data, {"xy": ("float32", (*shape, 2)), "visible": ("uint8", shape)})
+    note = check_note(data, "labels", sample, views)
     if "tracker" not in note:
         raise ShardError(f"labels of sample {sample} do not name their tracker: delete the labels folder")
     if arrays["xy"].shape[:3] != arrays["visible"].shape:

@@ -13,8 +13,8 @@ import numpy as np
 
 from animate4d.core.errors import ShardError
 from animate4d.core.hashing import slug
-from animate4d.data.sidecar import NOTE, Sidecar, check_note, pack_sidecar
-from animate4d.io.arrays import unpack_arrays
+from animate4d.data.sidecar import Sidecar, check_note, pack_sidecar
+from animate4d.io.tensors import unpack_tensors
 
 NOUN = "latents"
 
@@ -38,9 +38,9 @@ def maker_facts(codec: str, size: int) -> dict[str, str]:
 def pack_latents(
     members: Mapping[str, bytes], views: Sequence[int], mean: np.ndarray, std: np.ndarray, codec: str, size: int
 ) -> bytes:
-    """Return npz bytes of the moments `[V, T, c, h, w]` of all stored frames of these views."""
+    """Return the file of the moments `[V, T, c, h, w]` of all stored frames of these views."""
     arrays = {"mean": mean.astype(np.float32), "std": std.astype(np.float32)}
-    return pack_sidecar(members, views, arrays, maker_facts(codec, size), compress=False)
+    return pack_sidecar(members, views, arrays, maker_facts(codec, size))
 
 
 def read_latents(
@@ -69,8 +69,8 @@ def read_latents(
             "run jobs/encode_latents.py again"
         )
     shape = (len(views), frames, None, None, None)
-    arrays = unpack_arrays(data, NOTE | {"mean": ("float32", shape), "std": ("float32", shape)})
-    check_note(arrays["note"], NOUN, sample, views)
+    arrays = unpack_tensors(data, {"mean": ("float32", shape), "std": ("float32", shape)})
+    check_note(data, NOUN, sample, views)
     mean, std = arrays["mean"][:, chosen], arrays["std"][:, chosen]
     if mean.shape != std.shape or not np.isfinite(mean).all() or not (np.isfinite(std) & (std >= 0)).all():
         raise ShardError(

@@ -10,23 +10,18 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
 from animate4d.core.errors import ConfigError, ShardError, StorageError
 from animate4d.data.schema import decode_meta
-from animate4d.io.arrays import pack_arrays, read_checked
 from animate4d.io.atomic import write_bytes
 from animate4d.io.storage import patiently, unreadable
-
-NOTE: dict[str, tuple[str, tuple[int | None, ...]]] = {"note": ("uint8", (None,))}
-"""The note, as `unpack_arrays` expects it beside the other arrays."""
+from animate4d.io.tensors import pack_tensors, read_note
 
 OWNER = {"sample", "views", "pictures"}
 Value = TypeVar("Value")
@@ -61,7 +56,7 @@ class Sidecar:
 
     def path(self, sample: str, views: Sequence[int]) -> Path:
         """Return where the file of a sample's views is kept."""
-        return self.folder / f"{sample}.v{'-'.join(map(str, views))}.npz"
+        return self.folder / f"{sample}.v{'-'.join(map(str, views))}.safetensors"
 
     def has(self, members: Mapping[str, bytes], views: Sequence[int]) -> bool:
         """Return whether the file is there, of this maker and of these very pictures; reads its note only.
@@ -71,7 +66,7 @@ class Sidecar:
             StorageError: it cannot be read.
         """
         path = self.path(decode_meta(members).id, views)
-        note = self._from_storage(path, lambda: self._note(path, path))
+        note = self._from_storage(path, lambda: self._note_of(path))
         return note is not None and self._belongs(note, members, views)
 
     def find(self, members: Mapping[str, bytes], views: Sequence[int]) -> bytes | None:
@@ -102,13 +97,16 @@ class Sidecar:
         except OSError as error:
             raise unreadable(path, error, f"check the storage of data.{self.noun}") from error
 
-    def _note(self, path: Path, content: Path | io.BytesIO) -> dict[str, Any]:
+    def _note_of(self, path: Path) -> dict[str, Any]:
+        with path.open("rb") as file:
+            return self._note(path, file)
+
+    def _note(self, path: Path, content: IO[bytes]) -> dict[str, Any]:
         try:
-            with zipfile.ZipFile(content) as archive:
-                data = read_checked(archive, "note", *NOTE["note"])
-        except (zipfile.BadZipFile, zlib.error, ShardError, ValueError, EOFError, NotImplementedError) as error:
+            text = read_note(content)
+        except ShardError as error:
             raise ShardError(f"{path} cannot be read ({error}): delete it") from error
-        return parse_note(data.tobytes(), self.noun)
+        return parse_note(text, self.noun)
 
     def _belongs(self, note: Mapping[str, Any], members: Mapping[str, bytes], views: Sequence[int]) -> bool:
         made = all(note.get(name) == value for name, value in self.maker.items())
@@ -120,24 +118,21 @@ def pack_sidecar(
     views: Sequence[int],
     arrays: Mapping[str, np.ndarray],
     maker: Mapping[str, str],
-    *,
-    compress: bool = True,
 ) -> bytes:
-    """Return npz bytes of arrays with the note of whose they are and of how they were made (see `Sidecar.maker`)."""
+    """Return the file of arrays with the note of whose they are and of how they were made (see `Sidecar.maker`)."""
     note = {"sample": decode_meta(members).id, "views": list(views), "pictures": pictures_hash(members, views)} | dict(
         maker
     )
-    packed = {"note": np.frombuffer(json.dumps(note).encode(), np.uint8)}
-    return pack_arrays({**arrays, **packed}, compress=compress)
+    return pack_tensors(arrays, json.dumps(note))
 
 
-def check_note(note: np.ndarray, noun: str, sample: str, views: Sequence[int]) -> dict[str, Any]:
-    """Parse the array `NOTE` of a file and check whose it is.
+def check_note(data: bytes, noun: str, sample: str, views: Sequence[int]) -> dict[str, Any]:
+    """Parse the note of a file and check whose it is.
 
     Raises:
         ShardError: damaged, or of another sample or other views.
     """
-    content = parse_note(note.tobytes(), noun)
+    content = parse_note(read_note(io.BytesIO(data)), noun)
     if (content["sample"], content["views"]) != (sample, list(views)):
         raise ShardError(
             f"{noun} of sample {content['sample']} views {content['views']} were offered to {sample} views "
@@ -146,7 +141,7 @@ def check_note(note: np.ndarray, noun: str, sample: str, views: Sequence[int]) -
     return content
 
 
-def parse_note(text: bytes, noun: str) -> dict[str, Any]:
+def parse_note(text: str, noun: str) -> dict[str, Any]:
     """Parse a note; raises ShardError where it does not say whose it is."""
     try:
         content = json.loads(text)

@@ -20,11 +20,10 @@ MAX_HEADER_BYTES = 10_000
 """Longest npy header that is looked at; numpy's own limit."""
 
 
-def pack_arrays(arrays: Mapping[str, np.ndarray], *, compress: bool = True) -> bytes:
-    """Return npz bytes; without compression for numbers that hardly shrink."""
+def pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Return npz bytes."""
     stream = io.BytesIO()
-    save = np.savez_compressed if compress else np.savez
-    save(stream, allow_pickle=False, **dict(arrays))
+    np.savez_compressed(stream, allow_pickle=False, **dict(arrays))
     return stream.getvalue()
 
 
@@ -63,16 +62,20 @@ def read_checked(archive: zipfile.ZipFile, name: str, dtype: str, shape: tuple[i
         size = stream.read(2 if version == (1, 0) else 4)
         header = stream.read(min(int.from_bytes(size, "little"), MAX_HEADER_BYTES))
         found_shape, fortran, found_dtype = parse_header(version, size + header)
-        fits = len(found_shape) == len(shape) and all(
-            have == want or (want is None and 0 <= have <= 10**6) for have, want in zip(found_shape, shape, strict=True)
-        )
-        if found_dtype.hasobject or found_dtype != np.dtype(dtype) or fortran or not fits:
+        if found_dtype.hasobject or found_dtype != np.dtype(dtype) or fortran or not shape_fits(found_shape, shape):
             raise ShardError(f"array '{name}' is {found_dtype} {found_shape}, expected {dtype} {shape}")
         wanted = math.prod(found_shape) * found_dtype.itemsize
         body = stream.read(wanted + 1)
         if len(body) != wanted:
             raise ShardError(f"array '{name}' has {len(body)} bytes, its header promises {wanted}")
         return np.frombuffer(body, found_dtype).reshape(found_shape)
+
+
+def shape_fits(found: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    """Return whether a shape is the wanted one; a None there stands for any length up to 10^6."""
+    return len(found) == len(wanted) and all(
+        have == want or (want is None and 0 <= have <= 10**6) for have, want in zip(found, wanted, strict=True)
+    )
 
 
 @lru_cache(maxsize=512)
