@@ -30,6 +30,13 @@ def test_the_split_depends_on_the_objects_alone():
     assert set(away) < set(larger)
 
 
+def test_objects_of_one_name_and_the_animations_of_one_object_never_lie_on_both_sides():
+    twins = [f"{key.replace('0a1b2c3d', '4e5f6a7b')}" for key in KEYS]
+    train, away = sides(0.1, KEYS + twins)
+    assert len(away) == 2 * len(sides(0.1)[1]) > 0
+    assert not {object_of(key) for key in train} & {object_of(key) for key in away}
+
+
 def test_the_share_is_rounded_down_and_a_tenth_of_ten_is_one():
     assert len(sides(0.1, KEYS[:30])[1]) == 3
     assert sides(0.1, KEYS[:27])[1] == []

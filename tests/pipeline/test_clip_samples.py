@@ -8,6 +8,7 @@ from animate4d.assets.procedural import generate_objects
 from animate4d.core.cameras import Rig
 from animate4d.core.errors import AssetError, ConfigError
 from animate4d.data.schema import decode_clip
+from animate4d.data.split import object_of
 from animate4d.pipeline.clip_options import ClipOptions
 from animate4d.pipeline.clip_samples import clip_samples, motion_share, outside_share, render_sample, sample_key
 
@@ -105,3 +106,10 @@ def test_options_out_of_range_are_named(options):
 def test_strips_too_tall_are_refused_up_front():
     with pytest.raises(ConfigError, match="frames x size"):
         ClipOptions(frames=48, size=512)
+
+
+def test_a_file_whose_name_says_nothing_is_called_like_its_folder(tmp_path):
+    keys = [sample_key(tmp_path / folder / "Scene.gltf", "0a1b2c3d" * 8, 1) for folder in ("Red Fox", "owl")]
+    assert keys == ["red-fox-0a1b2c3d-01-00000", "owl-0a1b2c3d-01-00000"]
+    assert [object_of(key) for key in keys] == ["red-fox", "owl"]
+    assert sample_key(tmp_path / "owls" / "barn.glb", "0a1b2c3d" * 8, 1).startswith("barn-")

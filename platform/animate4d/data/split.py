@@ -1,6 +1,8 @@
 """Which samples train and which are held out: by object, so that no model is judged on an object it has seen.
 
 The split depends on the objects' names alone: it is the same for every seed, order of shards and number of workers.
+Different objects of one name count as one. That makes shares coarser and never puts an object on both sides, which
+going by content would: an object's animations may come from files of their own.
 """
 
 from __future__ import annotations

@@ -31,6 +31,10 @@ from animate4d.views.clip import (
 )
 from animate4d.views.rays import Cameras
 
+SAYS_NOTHING = frozenset({"scene", "model", "mesh", "object", "untitled"})
+"""File names that exporters and model sites give whatever is inside. Held-out objects are told apart by name, so a
+collection of `*/scene.gltf` would count as one object."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipOutcome:
@@ -72,7 +76,7 @@ def clip_samples(path: Path, options: ClipOptions, captions: Mapping[str, str] |
         key = sample_key(path, first.source_sha256, clip)
         caption = next(
             (captions[name] for name in (entry.name, str(clip)) if captions and name in captions),
-            caption_of(path.stem, entry.name),
+            caption_of(object_name(path), entry.name),
         )
         try:
             yield render_sample(load_asset(path, clip=clip), clip, key, caption, options)
@@ -82,7 +86,13 @@ def clip_samples(path: Path, options: ClipOptions, captions: Mapping[str, str] |
 
 def sample_key(path: Path, sha256: str, clip: int, start: float = 0.0) -> str:
     """Return the stable id of an object's animation from a start time: name, content, number, milliseconds."""
-    return f"{slug(path.stem)}-{sha256[:8]}-{clip:02d}-{round(start * 1000):05d}"
+    return f"{slug(object_name(path))}-{sha256[:8]}-{clip:02d}-{round(start * 1000):05d}"
+
+
+def object_name(path: Path) -> str:
+    """Return what a file's object is called: its own name, or its folder's where the file's says nothing."""
+    folder = path.absolute().parent.name
+    return folder if folder and path.stem.lower() in SAYS_NOTHING else path.stem
 
 
 def render_sample(asset: Asset, clip: int, key: str, caption: str, options: ClipOptions) -> ClipOutcome:
