@@ -1,4 +1,5 @@
 import itertools
+import threading
 import time
 from dataclasses import replace
 
@@ -58,6 +59,16 @@ def test_two_epochs_are_the_batches_of_the_in_process_loader(
     assert len(set(ids[:10])) == len(set(ids[10:])) == 10
     plain = open_stream(config(folder, tracker=tracker, loader="inprocess", labels=tmp_path / "own"))
     expect_same(streamed, take(plain, Cursor(), 10))
+
+
+def test_a_closed_stream_leaves_no_thread_that_could_look_into_a_closed_session(ray_cluster, tmp_path, write_shards):
+    from animate4d.data.stream import FETCHING_THREAD
+
+    batches = open_stream(config(write_shards(tmp_path / "s", 3))).batches(Cursor())
+    next(batches)
+    assert FETCHING_THREAD in {thread.name for thread in threading.enumerate()}
+    batches.close()
+    assert FETCHING_THREAD not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_cursor_goes_on_exactly_on_every_rank(ray_cluster, tmp_path, write_shards):

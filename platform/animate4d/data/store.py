@@ -57,6 +57,11 @@ class ShardStore:
                 self._cache.update(pair for pair in iterate_shard(folder / info.name, info) if pair[0] in wanted)
             self._check_keys(self._cache)
 
+    @property
+    def sample_bytes(self) -> int:
+        """Size of a sample in the shard where they are largest, on average."""
+        return max(info.bytes // info.samples for info in self._infos if info.samples)
+
     def read(self, sample: int, members: Sequence[str]) -> dict[str, bytes]:
         """Return those of the wanted members that sample number `sample` has.
 

@@ -16,8 +16,10 @@ beside the CPUs that the trainers hold, and the stream says so instead of waitin
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
@@ -39,11 +41,14 @@ from animate4d.tracks.build import NONE
 
 ORDER_ITEMS = 32
 """Items per work order, roughly: a few blocks."""
-BLOCK_ITEMS = 8
+BLOCK_ITEMS = 16
 """Items that a reader yields at a time, at most."""
-TARGET_BLOCK_BYTES = 2**20
+BLOCK_BYTES = 2**20
 """Blocks have this size or hold one item, whichever is larger: items of 64 px take 0.1 MB, of 256 px 1 MB. Small blocks
 bring the first batch, and errors, sooner, and bound what readers hold."""
+ITEM_SHARE = 0.75
+"""Ray Data's own target in a large item: below one, or a block would wait for the next item where one is smaller than
+most; above a half, or it would call whole items too large."""
 STORE_BYTES_AHEAD = 128 * 2**20
 """Object store that one rank's stream may fill ahead of the trainer."""
 SEGMENT_ORDERS = 1024
@@ -51,23 +56,17 @@ SEGMENT_ORDERS = 1024
 TASK_ORDERS = 16
 """Work orders per reading task; a task streams its blocks out as they are made."""
 
-LOOP_PAUSE_S = 0.02
-"""Rest of Ray Data's control loop: little beside what a block takes, and 50 rounds a second instead of hundreds."""
+LOOP_PAUSE_S = 0.05
+"""Rest of Ray Data's control loop. A round takes the interpreter from the decoding thread for milliseconds, and brings
+up to two blocks: enough for some 300 items a second, while one thread decodes about a hundred."""
+
+FETCHING_THREAD = "iter_threaded"
+"""Ray Data's name for the threads that fetch blocks for an iterator."""
+CLOSING_S = 5.0
+"""They are waited for no longer than this; a tenth of a second is what they take."""
 
 ROOM_PATIENCE_S = 15.0
 """Tasks of a stream just closed, or of a worker just replaced, give their CPUs back within seconds."""
-
-SCHEMA = pa.schema(
-    [
-        ("sample", pa.string()),
-        ("group", pa.int32()),
-        ("names", pa.string()),
-        ("members", pa.list_(pa.large_binary())),
-        ("labels", pa.large_binary()),
-        ("damage", pa.string()),
-        ("fatal", pa.string()),
-    ]
-)
 
 
 class RayStream:
@@ -78,6 +77,11 @@ class RayStream:
         self._reader = ItemReader(config)
         self._steps_per_order = max(1, ORDER_ITEMS // config.batch_size)
         self.skipped = self._reader.skipped
+
+    @property
+    def target_block_bytes(self) -> int:
+        """What Ray Data is told to make blocks of: `BLOCK_BYTES`, or most of one item where items are larger."""
+        return max(BLOCK_BYTES, int(ITEM_SHARE * self._reader.store.sample_bytes / self._reader.order.groups))
 
     def batches(self, start: Cursor) -> Iterator[tuple[TrainingBatch, Cursor]]:
         """Yield batches; see `ClipStream.batches`.
@@ -97,18 +101,22 @@ class RayStream:
         ).labeller
         require_room(config, gpus)
         while True:
-            tables: Iterable[Any] = self._dataset(cursor, gpus).iter_batches(
-                batch_size=self._config.batch_size, batch_format="pyarrow", prefetch_batches=1
-            )
-            for table in tables:
-                items, cursor = self._reader.order.step(cursor, self._config.batch_size, self._rank, self._world)
+            for table in tables_of(self._dataset(cursor, gpus), config.batch_size):
+                items, cursor = self._reader.order.step(cursor, config.batch_size, self._rank, self._world)
                 rows = map(unpack_row, table.to_pylist())
                 yield collate([self._reader.example(item, row) for item, row in zip(items, rows, strict=True)]), cursor
 
     def _dataset(self, start: Cursor, labeller_gpus: float) -> Dataset:
         config = self._config
+        width = len(self._reader.decoder.members(0))
         read = partial(
-            read_orders, config=config, start=start, rank=self._rank, world=self._world, steps=self._steps_per_order
+            read_orders,
+            config=config,
+            width=width,
+            start=start,
+            rank=self._rank,
+            world=self._world,
+            steps=self._steps_per_order,
         )
         rows = ray.data.from_items(
             [{"id": number} for number in range(SEGMENT_ORDERS)], override_num_blocks=SEGMENT_ORDERS // TASK_ORDERS
@@ -124,15 +132,16 @@ class RayStream:
                 LabelActor,
                 batch_size=None,  # a block: one has few items where items are large
                 batch_format="pyarrow",
-                fn_constructor_kwargs={"config": config},
+                fn_constructor_kwargs={"config": config, "width": width},
                 num_cpus=config.stream_cpus,
                 num_gpus=labeller_gpus or None,
-                compute=ActorPoolStrategy(size=config.labellers),
+                # One at a time: Ray Data waits 0.1 s for all tasks handed out to be ready before it takes from any.
+                compute=ActorPoolStrategy(size=config.labellers, max_tasks_in_flight_per_actor=1),
             )
         context = rows.context
         context.custom_execution_callback_classes = [Unhurried]
         context.enable_progress_bars = False
-        context.target_max_block_size = TARGET_BLOCK_BYTES
+        context.target_max_block_size = self.target_block_bytes
         context.execution_options.preserve_order = True
         context.execution_options.verbose_progress = False
         context.execution_options.resource_limits = context.execution_options.resource_limits.copy(
@@ -141,7 +150,23 @@ class RayStream:
         return rows
 
 
-def read_orders(batch: Any, *, config: DataConfig, **plan: Any) -> Iterator[pa.Table]:
+def tables_of(dataset: Dataset, rows: int) -> Iterator[pa.Table]:
+    """Execute a dataset and yield so many rows at a time.
+
+    Once this iterator is closed no thread of Ray Data looks into the object store any more: they outlive Ray's own
+    iterator by a tenth of a second, and one that meets a closed session takes the whole process with it.
+    """
+    known = set(threading.enumerate())
+    try:
+        with closing(iter(dataset.iter_batches(batch_size=rows, batch_format="pyarrow", prefetch_batches=1))) as tables:
+            yield from tables
+    finally:
+        for thread in set(threading.enumerate()) - known:
+            if thread.name == FETCHING_THREAD:
+                thread.join(CLOSING_S)
+
+
+def read_orders(batch: Any, *, config: DataConfig, width: int, **plan: Any) -> Iterator[pa.Table]:
     """Read the items of some work orders; runs in a Ray task.
 
     Shards that cannot be read come out as a last row that says so: an exception would reach the trainer before the rows
@@ -149,9 +174,10 @@ def read_orders(batch: Any, *, config: DataConfig, **plan: Any) -> Iterator[pa.T
     """
     try:
         reader = _reader(without_tracker(config) if config.computes_labels else config)
-        yield from read_items(reader, batch["id"], config.batch_size, **plan)
+        for items in read_items(reader, batch["id"], config.batch_size, **plan):
+            yield drained(items, width)
     except ShardError as error:
-        yield pack_rows([EncodedItem(sample="", group=0, members={}, fatal=located(error))])
+        yield pack_rows([EncodedItem(sample="", group=0, members={}, fatal=located(error))], width)
 
 
 def without_tracker(config: DataConfig) -> DataConfig:
@@ -161,8 +187,8 @@ def without_tracker(config: DataConfig) -> DataConfig:
 
 def read_items(
     reader: ItemReader, orders: Iterable[int], batch_size: int, *, start: Cursor, rank: int, world: int, steps: int
-) -> Iterator[pa.Table]:
-    """Yield the items of work orders, each `steps` steps of one rank, in blocks of a few, or of one large one."""
+) -> Iterator[list[EncodedItem]]:
+    """Yield the items of work orders, each `steps` steps of one rank, a few at a time, or one large one."""
     held: list[EncodedItem] = []
     for number in orders:
         cursor = reader.order.advance(start, int(number) * steps * batch_size * world)
@@ -172,15 +198,16 @@ def read_items(
             items += found
         for item in items:
             held.append(reader.fetch(item))
-            if len(held) == BLOCK_ITEMS or sum(map(byte_size, held)) >= TARGET_BLOCK_BYTES:
-                yield drained(held)
+            if len(held) == BLOCK_ITEMS or sum(map(byte_size, held)) >= BLOCK_BYTES:
+                yield held
+                held = []
     if held:
-        yield drained(held)
+        yield held
 
 
-def drained(items: list[EncodedItem]) -> pa.Table:
+def drained(items: list[EncodedItem], width: int) -> pa.Table:
     """Return items as a table and let go of them: a reader holds their bytes no longer than it must."""
-    table = pack_rows(items)
+    table = pack_rows(items, width)
     items.clear()
     return table
 
@@ -196,8 +223,8 @@ class LabelActor:
     A learned tracker runs on the GPU that Ray gave this actor, or on the CPU where it gave none.
     """
 
-    def __init__(self, config: DataConfig) -> None:
-        self._config = config
+    def __init__(self, config: DataConfig, width: int) -> None:
+        self._config, self._width = config, width
         self._device = "cuda" if ray.get_gpu_ids() else "cpu"
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -205,9 +232,9 @@ class LabelActor:
         rows = [unpack_row(row) for row in batch.to_pylist()]
         try:
             reader = _reader(self._config, self._device)
-            return pack_rows([reader.label(row) for row in rows])
+            return pack_rows([reader.label(row) for row in rows], self._width)
         except ShardError as error:
-            return pack_rows([replace(row, fatal=row.fatal or located(error)) for row in rows])
+            return pack_rows([replace(row, fatal=row.fatal or located(error)) for row in rows], self._width)
 
 
 def located(error: ShardError) -> str:
@@ -215,33 +242,45 @@ def located(error: ShardError) -> str:
     return f"{error} (node {ray.util.get_node_ip_address()})"
 
 
-def pack_rows(items: list[EncodedItem]) -> pa.Table:
-    """Put items into an Arrow table."""
-    columns = {
-        "sample": [item.sample for item in items],
-        "group": [item.group for item in items],
-        "names": [json.dumps(list(item.members)) for item in items],
-        "members": binary_lists([list(item.members.values()) for item in items]),
-        "labels": [item.labels for item in items],
-        "damage": [item.damage for item in items],
-        "fatal": [item.fatal for item in items],
-    }
-    return pa.table(columns, schema=SCHEMA)
+def pack_rows(items: list[EncodedItem], width: int) -> pa.Table:
+    """Put items into an Arrow table.
+
+    Args:
+        items: with up to `width` members each.
+        width: columns for members.
+    """
+    members = [[*item.members.values(), *[b""] * (width - len(item.members))] for item in items]
+    return pa.table(
+        {
+            "sample": pa.array([item.sample for item in items], pa.string()),
+            "group": pa.array([item.group for item in items], pa.int32()),
+            "names": pa.array([json.dumps(list(item.members)) for item in items], pa.string()),
+            "labels": binary_column([item.labels for item in items]),
+            "damage": pa.array([item.damage for item in items], pa.string()),
+            "fatal": pa.array([item.fatal for item in items], pa.string()),
+            **{f"member_{place}": binary_column([row[place] for row in members]) for place in range(width)},
+        }
+    )
 
 
-def binary_lists(lists: list[list[bytes]]) -> pa.Array:
-    """Return a column of lists of bytes, copied once to a buffer of their size; Arrow's builders double theirs."""
-    flat = [data for members in lists for data in members]
-    ends = np.cumsum([0, *map(len, flat)], dtype=np.int64)
-    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(flat))]
-    values = pa.Array.from_buffers(pa.large_binary(), len(flat), buffers)
-    return pa.ListArray.from_arrays(np.cumsum([0, *map(len, lists)], dtype=np.int32), values)
+def binary_column(values: list[bytes]) -> pa.Array:
+    """Return a column of bytes; a single value, as large items come, is not copied."""
+    ends = np.cumsum([0, *map(len, values)], dtype=np.int64)
+    data = values[0] if len(values) == 1 else b"".join(values)
+    return pa.Array.from_buffers(pa.large_binary(), len(values), [None, pa.py_buffer(ends), pa.py_buffer(data)])
 
 
 def unpack_row(row: dict[str, Any]) -> EncodedItem:
     """Take an item out of an Arrow row."""
-    members = dict(zip(json.loads(row.pop("names")), row.pop("members"), strict=True))
-    return EncodedItem(members=members, **row)
+    names = json.loads(row["names"])
+    return EncodedItem(
+        sample=row["sample"],
+        group=row["group"],
+        members={name: row[f"member_{place}"] for place, name in enumerate(names)},
+        labels=row["labels"],
+        damage=row["damage"],
+        fatal=row["fatal"],
+    )
 
 
 class Unhurried(ExecutionCallback):

@@ -1,18 +1,20 @@
 """Reading from storage that is slow, loses a file for a moment, or dies: tried again under a time limit, then given up.
 
 A read that fails is repeated with growing pauses, from a file opened anew: a handle that NFS calls stale stays so.
-A read that does not return cannot be interrupted, only left behind; so every read is made in a thread of its own, which
-costs some 60 microseconds.
+A read that does not return cannot be interrupted, only left behind; so every read is made in another thread, which
+costs some 20 microseconds.
 """
 
 from __future__ import annotations
 
 import errno
+import os
+import queue
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 from animate4d.core.errors import StorageError
 
@@ -53,23 +55,52 @@ def within(seconds: float, read: Callable[[], Value]) -> Value:
     Raises:
         TimeoutError: it has not returned in time; its thread is left behind and its result, should it come, dropped.
     """
-    outcome: list[tuple[Value | None, BaseException | None]] = []
-
-    def work() -> None:
-        try:
-            outcome.append((read(), None))
-        except BaseException as error:  # noqa: BLE001 - raised again by the caller's thread
-            outcome.append((None, error))
-
-    thread = threading.Thread(target=work, name="storage", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not outcome:
-        raise TimeoutError(errno.ETIMEDOUT, f"no answer within {seconds:g} s")
-    value, error = outcome[0]
+    try:
+        helper = _idle.pop()
+    except IndexError:
+        helper = Helper()
+    error, value = helper.run(seconds, read)
+    _idle.append(helper)
     if error is not None:
         raise error
-    return value  # type: ignore[return-value]
+    return value
+
+
+class Helper:
+    """A thread that reads for others, one read after the other.
+
+    Threads are kept: each new one would allocate from another arena of malloc, and a process that reads large samples
+    would hold several times what it needs.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[tuple[BaseException | None, Any]] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="storage", daemon=True).start()
+
+    def run(self, seconds: float, read: Callable[[], Any]) -> tuple[BaseException | None, Any]:
+        """Return what `read` raises and returns; raises TimeoutError, after which this helper is of no use any more."""
+        self._tasks.put(read)
+        try:
+            return self._results.get(timeout=seconds)
+        except queue.Empty:
+            self._tasks.put(None)  # ends the thread, should its read ever return
+            raise TimeoutError(errno.ETIMEDOUT, f"no answer within {seconds:g} s") from None
+
+    def _work(self) -> None:
+        while True:
+            read = self._tasks.get()
+            if read is None:
+                return
+            try:
+                self._results.put((None, read()))
+            except BaseException as error:  # noqa: BLE001 - raised again by the caller's thread
+                self._results.put((error, None))
+            del read  # and what it holds
+
+
+_idle: list[Helper] = []
+os.register_at_fork(after_in_child=_idle.clear)  # threads do not survive a fork
 
 
 class PatientFile:
