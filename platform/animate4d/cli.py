@@ -120,6 +120,11 @@ COMMANDS = {
         run="animate4d.bench.trackers:bench_trackers",
         summary="Score point trackers against exact tracks of real animations.",
     ),
+    "bench stream": Command(
+        config="animate4d.bench.stream.config:BenchStreamConfig",
+        run="animate4d.bench.stream.run:bench_stream",
+        summary="Measure the training stream: against webdataset's loader, with kept labels, with large samples.",
+    ),
     "bench fourd-kernels": Command(
         config="animate4d.bench.kernels_config:BenchKernelsConfig",
         run="animate4d.bench.kernels:bench_kernels",

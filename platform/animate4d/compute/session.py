@@ -25,12 +25,15 @@ LOCAL_OBJECT_STORE_BYTES = 512 * 1024**2
 
 
 @contextmanager
-def ray_session(*, cpus: int | None = None, private: bool = False) -> Iterator[None]:
+def ray_session(
+    *, cpus: int | None = None, private: bool = False, object_store: int = LOCAL_OBJECT_STORE_BYTES
+) -> Iterator[None]:
     """Hold a connection to Ray for the duration of a block.
 
     Args:
         cpus: size of the private cluster if one has to be started; default all cores.
         private: start one even where another could be joined.
+        object_store: bytes of the private cluster's object store.
 
     Raises:
         ClusterError: a cluster is named but does not answer, or a private one does not start.
@@ -51,7 +54,7 @@ def ray_session(*, cpus: int | None = None, private: bool = False) -> Iterator[N
                 address="local",
                 num_cpus=cpus,
                 include_dashboard=False,
-                object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+                object_store_memory=object_store,
                 runtime_env={"env_vars": {"PYTHONPATH": str(PACKAGE.parent)}},
                 **quiet,
             )
@@ -118,3 +121,29 @@ def require_resources(*, cpus: float = 0, gpus: float = 0) -> None:
     if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
         have = ", ".join(f"{node.get('CPU', 0):g} CPU / {node.get('GPU', 0):g} GPU" for node in nodes)
         raise ClusterError(f"one task needs {cpus:g} CPU and {gpus:g} GPU, but no node has them (nodes: {have})")
+
+
+def quiet_ray_data() -> None:
+    """Keep Ray Data's plans out of a program's output; its import sets its own levels, so they are changed after it."""
+    import ray.data  # noqa: F401
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def object_store_bytes() -> int:
+    """Return the size of the cluster's object stores together."""
+    import ray
+
+    return int(ray.cluster_resources().get("object_store_memory", 0))
+
+
+def spilled_bytes() -> int:
+    """Return what the cluster's object stores have written to disk for lack of room since they were started.
+
+    `ray memory --stats-only` prints the same number in whole MiB.
+    """
+    import ray
+    from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+
+    state = get_state_from_address(ray.get_runtime_context().gcs_address)
+    return int(get_memory_info_reply(state).store_stats.spilled_bytes_total)
