@@ -3,12 +3,10 @@
 import json
 
 import pytest
-import torch
 
 from animate4d.core.errors import ClusterError, ConfigError, ShardError, TrainingError
 from animate4d.training.checkpoint import (
     MARKER,
-    STOP_FILE,
     checkpoint_folder,
     partial_folder,
     seal,
@@ -34,16 +32,6 @@ class Ear:
 
     def ended(self, result, error):
         self.ends.append((result, error))
-
-
-def weights(out):
-    return torch.load(out / "model" / "weights.pt")
-
-
-def assert_same_weights(first, second):
-    first, second = weights(first), weights(second)
-    for name, tensor in first.items():
-        assert torch.equal(tensor, second[name]), name
 
 
 def with_checkpoint(config, step):
@@ -72,36 +60,6 @@ def test_a_training_tells_its_observers_everything_once(ray_cluster, tmp_path, e
         train(config, make_parts=make_maker())
     again = train(TrainConfig(data=empty_shards, out=config.out, steps=9, resume=True), make_parts=make_maker())
     assert (again.state, again.step) == ("finished", 9)
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_other_numbers_of_workers_go_on_to_the_same_weights(
-    ray_cluster, run_loop, tmp_path, empty_shards, make_maker, capsys
-):
-    def loss(model, batch, generator):  # without noise: that is drawn per worker
-        return {"loss": (model(batch.x) - batch.x.flip(1)).square().mean()}
-
-    out = tmp_path / "changing"
-
-    def stop_every_three(stream, step):
-        if stream.rank == 0 and step in (2, 5, 8):
-            (out / STOP_FILE).touch()
-
-    common = {"data": empty_shards, "steps": 12, "validate_every": 0, "sample_every": 0}
-    run_loop(tmp_path / "whole", 12, loss=loss, warmup=30)
-    ear, parts = Ear(), make_maker(stop_every_three, loss)
-    for workers, zero in [(2, True), (2, False), (1, None), (2, True)]:
-        config = TrainConfig(out=out, workers=workers, zero=zero, resume=True, **common)
-        state = train(config, [ear], make_parts=parts).state
-    assert state == "finished"
-    said = capsys.readouterr().err
-    assert "step-000006 is of 2 workers: its state is dealt out to 1" in said
-    assert "step-000009 is of 1 workers: its state is dealt out to 2" in said
-    assert ear.steps == list(range(1, 13))
-    first, second = weights(tmp_path / "whole"), weights(out)
-    for name, tensor in first.items():
-        torch.testing.assert_close(second[name], tensor, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.ray

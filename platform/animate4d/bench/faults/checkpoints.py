@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from animate4d.bench.faults.runs import EVERY, STEPS, go_on, run_config, run_differences, undisturbed
+from animate4d.bench.faults.runs import EVERY, STEPS, go_on, run_config, run_differences, same_weights, undisturbed
 from animate4d.bench.faults.scenario import Account, Scenario, Watch, scenario, worst
 from animate4d.bench.faults.tiny import FAULT, TinyParts, steps_repeated, steps_taken
 from animate4d.bench.faults.workbench import ITEMS, Workbench
@@ -149,33 +149,46 @@ def full_disk(bench: Workbench, workers: int) -> Account:
 
 @scenario(
     "D37",
-    "another number of workers after a kill: 2 to 1, 1 to 2, 2 to 4",
-    then="goes on; every item of the epoch comes once",
+    "another number of workers after a kill, which share the optimiser's state or not",
+    then="goes on; every item of the epoch comes once; same weights up to rounding",
     unit="steps",
     most_lost=EVERY,
     says=("workers: its state is dealt out to",),
 )
 def d37(bench: Workbench) -> Account:
     """Kill as soon as the first checkpoint is whole, and go on with other workers through a whole epoch."""
-    return worst([other_workers(bench, before, after) for before, after in ((2, 1), (1, 2), (2, 4))])
-
-
-def other_workers(bench: Workbench, before: int, after: int) -> Account:
-    """Train an epoch with one number of workers, killed, and then another."""
     out = bench.fresh_folder("d37") / "run"
-    config = run_config(bench, out, workers=before, steps=ITEMS // BATCH)
+    train_forked(run_config(bench, out, steps=ITEMS // BATCH), TinyParts(noise=False))
+    ways = (((2, True), (2, False), (1, False)), ((1, False), (2, True)), ((2, True), (4, True)))
+    return worst([other_workers(bench, out, way) for way in ways])
+
+
+def other_workers(bench: Workbench, whole: Path, way: Sequence[tuple[int, bool]]) -> Account:
+    """Train an epoch with one number of workers after another, all but the last ones killed.
+
+    Args:
+        bench: where.
+        whole: run to which nothing happened.
+        way: how many workers, and whether they share the optimiser's state.
+    """
+    out = bench.fresh_folder("d37") / "run"
     kill = {POINTS: "save.after_prune=kill@1"}
-    ended = train_forked(config, TinyParts(environment=kill))
     watch = Watch()
-    assert -9 in ended.codes, ended
-    resumed = go_on(run_config(bench, out, workers=after, steps=ITEMS // BATCH))
-    if resumed.said:
-        watch.detected(resumed.said.splitlines()[-1])
+    for attempt, (workers, zero) in enumerate(way, start=1):
+        config = run_config(bench, out, workers=workers, zero=zero, steps=ITEMS // BATCH, run_name=str(attempt))
+        last = attempt == len(way)
+        ended = train_forked(config, TinyParts(noise=False, environment={} if last else kill))
+        assert last or -9 in ended.codes, ended
+        if attempt == 1:
+            watch.start()
+        elif "dealt out" in ended.said:
+            watch.detected(ended.said.splitlines()[-1])
     if (out / "model").is_dir():
         watch.recovered()
     seen = [name for names in steps_taken(out).values() for name in names]
     wanted = [name for name, _ in bench.epoch]
-    return watch.account(lost=steps_repeated(out), silent=len(set(wanted) ^ set(seen)) + abs(len(seen) - len(wanted)))
+    silent = len(set(wanted) ^ set(seen)) + abs(len(seen) - len(wanted)) + (not same_weights(whole, out))
+    return watch.account(lost=steps_repeated(out), silent=silent)
 
 
 @scenario(

@@ -72,6 +72,14 @@ def run_differences(first: Path, second: Path) -> int:
     return steps + tensors + (rows_of(first) != rows_of(second))
 
 
+def same_weights(first: Path, second: Path) -> bool:
+    """Return whether two runs ended with the same weights, up to the rounding of sums in another order."""
+    state, other = (load_file(list_checkpoints(out)[-1] / "model.safetensors") for out in (first, second))
+    return state.keys() == other.keys() and all(
+        torch.allclose(state[name], other[name], rtol=1e-4, atol=1e-6) for name in state
+    )
+
+
 def final_state(out: Path) -> dict[str, torch.Tensor]:
     """Return weights, averaged weights and random states of the last checkpoint."""
     last = list_checkpoints(out)[-1]

@@ -49,6 +49,7 @@ class TinyParts:
         wait_for: pattern of a file in the run folder that every worker waits for; "" waits for none.
         full: whether writing fails from then on as on a full disk: half-way, with an error.
         poison: whether the loss of the step is no number.
+        noise: whether the loss draws random numbers, which are others on every worker.
         environment: set in the worker, for fail points: `step-7.rank-1` is before the worker takes its 8th batch.
     """
 
@@ -56,6 +57,7 @@ class TinyParts:
     wait_for: str = ""
     full: bool = False
     poison: bool = False
+    noise: bool = True
     environment: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, config: TrainConfig, rank: int, world: int) -> Parts:
@@ -120,8 +122,9 @@ class Noted:
         """Return the error of telling each clip's last frame from its first; draws from every generator there is."""
         pictures = functional.adaptive_avg_pool2d(batch.video.flatten(0, 2), SIDE)
         frames = pictures.view(*batch.video.shape[:3], -1)
-        noise = 0.1 * torch.randn(frames[:, :, 0].shape, generator=generator)
-        error = (model(functional.dropout(frames[:, :, 0] + noise, 0.1)) - frames[:, :, -1]).square().mean()
+        first, last, share = frames[:, :, 0], frames[:, :, -1], 0.1 * self.parts.noise
+        noisy = first + share * torch.randn(first.shape, generator=generator)
+        error = (model(functional.dropout(noisy, share)) - last).square().mean()
         loss = error + 0.01 * np.random.random()
         poisoned = self.parts.poison and self.step == self.parts.at
         return {"loss": loss * float("nan") if poisoned else loss}
