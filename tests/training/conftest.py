@@ -1,9 +1,12 @@
 """A tiny model, loss and stream with the interfaces of the real ones, and one-process DeepSpeed to run them in."""
 
+import json
 import os
+import subprocess
 import sys
 import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +144,50 @@ def run_loop(process_group):
             for thread in threading.enumerate():
                 if thread.name.startswith("checkpoint"):
                     thread.join()
+
+    return run
+
+
+def run_one_of_two(out: Path, rank: int, make_parts, zero: bool):
+    """Run the loop as one of two workers, in a process of its own; leave how it ended in a file."""
+    os.environ.update(LOCAL_RANK="0", DS_ACCELERATOR="cpu")
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{out}/store", rank=rank, world_size=2)
+    config = LoopConfig(
+        out=out,
+        optimizer=OptimizerConfig(),
+        zero=zero,
+        steps=6,
+        resolved={"workers": 2},
+        seed=0,
+        checkpoint_every=5,
+        keep=2,
+        sample_every=0,
+        validate_every=0,
+        log_every=1,
+    )
+    parts = make_parts(TrainConfig(data=Path("none"), workers=2), rank, 2)
+    group = Group(rank=rank, world=2, device=torch.device("cpu"))
+    outcome = Loop(config, parts, group, lambda row: None).run()
+    length = float(sum(weight.detach().double().square().sum() for weight in parts.model.parameters()))
+    write_json(out / f"outcome-{rank}.json", [outcome.state, outcome.step, outcome.message, length])
+
+
+@pytest.fixture
+def run_two(tmp_path):
+    """Run the loop in two processes: (make_parts, zero) -> how each ended. They cannot import this file either."""
+    from ray import cloudpickle
+
+    def run(make_parts, zero: bool):
+        load = "import pickle, sys; pickle.load(sys.stdin.buffer)()"
+        processes = []
+        for rank in (0, 1):
+            work = cloudpickle.dumps(partial(run_one_of_two, tmp_path, rank, make_parts, zero))
+            processes.append(subprocess.Popen([sys.executable, "-c", load], stdin=subprocess.PIPE))
+            processes[-1].stdin.write(work)
+            processes[-1].stdin.close()
+        assert [process.wait(300) for process in processes] == [0, 0]
+        return [json.loads((tmp_path / f"outcome-{rank}.json").read_text()) for rank in (0, 1)]
 
     return run
 

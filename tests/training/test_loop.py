@@ -172,6 +172,32 @@ def test_damaged_data_ends_the_run_with_its_own_sentence(run_loop, tmp_path):
     assert (outcome.state, outcome.step, outcome.message) == ("failed", 3, "shard-000002.tar is cut")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("zero", [False, True])
+def test_data_damaged_before_one_of_two_workers_ends_both_alike(make_maker, run_two, zero):
+    def hook(stream, step):
+        if stream.rank == 1 and step == 3:
+            raise ShardError("shard-000002.tar is cut")
+
+    first, second = run_two(make_maker(hook), zero)
+    assert first == second
+    assert first[:3] == ["failed", 3, "shard-000002.tar is cut"]
+
+
+@pytest.mark.slow
+def test_a_weight_that_only_one_worker_uses_moves_alike_on_both(make_maker, run_two):
+    used = []
+
+    def loss(model, batch, generator):
+        used.append(float(batch.x[0, 0]) > 0)
+        assert len(used) < 6 or 0 < sum(used) < 6, "some steps use the last layer, some do not"
+        return {"loss": (model if used[-1] else model[:1])(batch.x).square().mean()}
+
+    first, second = run_two(make_maker(loss=loss), False)
+    assert first == second
+    assert first[:3] == ["finished", 6, ""]
+
+
 def test_a_full_disk_ends_the_run_and_keeps_the_checkpoint(run_loop, tmp_path, monkeypatch):
     run_loop(tmp_path / "run", 5)
     usage = namedtuple("usage", "total used free")

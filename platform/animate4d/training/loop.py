@@ -176,9 +176,9 @@ class Loop:
         parts, stop = self.config.optimizer.accumulate, False
         means: dict[str, Tensor] = {}
         for part in range(parts):
-            terms, asked, failure = self.forward(batches)
-            failure = failure or self.backward(terms["loss"], last=part == parts - 1)
+            terms, asked, failure = self.backward(batches)
             stop = stop or asked
+            failure = failure or self.step_engine(last=part == parts - 1)
             if failure:
                 break
             # Kept, the graph's thousands of nodes lie scattered in the heap when the next activations come: a third
@@ -188,21 +188,27 @@ class Loop:
             del terms
         return means, stop, failure
 
-    def forward(self, batches: Iterator[tuple[Any, Cursor]]) -> tuple[dict[str, Tensor], bool, str]:
-        """Take the next batch and compute its loss.
+    def backward(self, batches: Iterator[tuple[Any, Cursor]]) -> tuple[dict[str, Tensor], bool, str]:
+        """Take the next batch, compute its loss and add to the gradient.
+
+        The workers hear of each other only then, just before they exchange gradients: one wait per part of a step, not
+        two. One that got no batch goes through the same calls with a loss of zero.
 
         Returns:
             The terms, whether a stop was asked for, and what failed on any worker, or "".
         """
         began = time.perf_counter()
-        problem, terms = self.writer.failure or self.log_failure(), {"loss": torch.zeros(())}
+        problem = self.writer.failure or self.log_failure()
         try:
             batch, self.cursor = next(batches)
         except UserError as error:
             problem = str(error)
         self.pace.waited += time.perf_counter() - began
-        if not problem:
+        if problem:
+            terms = {"loss": nothing_of(self.model)}
+        else:
             terms = self.engine(batch.to(self.group.device), self.generator)
+        self.engine.backward(terms["loss"])
         finite = math.isfinite(float(terms["loss"].detach()))
         asked = self.group.rank == 0 and (self.config.out / STOP_FILE).exists()
         stops, problems, infinite = self.group.total([asked, bool(problem), not finite])
@@ -212,9 +218,8 @@ class Loop:
             problem = self.not_finite("loss")
         return terms, bool(stops), problem
 
-    def backward(self, loss: Tensor, *, last: bool) -> str:
-        """Add to the gradient, and do the optimiser step if this was its last part; returns what failed, or ""."""
-        self.engine.backward(loss)
+    def step_engine(self, *, last: bool) -> str:
+        """Do the optimiser step if the gradient has its last part; returns what failed, or ""."""
         if not last:
             self.engine.step()
             return ""
@@ -308,6 +313,11 @@ class Loop:
             f"the {what} became NaN or infinite at step {self.step + 1}; {rest}: "
             "start again with a lower --learning-rate, and look at the clips of that step"
         )
+
+
+def nothing_of(model: nn.Module) -> Tensor:
+    """Return zero, with a gradient of zero for every trained weight."""
+    return 0.0 * torch.stack([weight.sum() for weight in model.parameters() if weight.requires_grad]).sum()
 
 
 class Pace:
