@@ -232,7 +232,7 @@ def tapped(
         output = model(
             noisy,
             times,
-            camera=torch.as_tensor(cameras, dtype=torch.float32, device=device)[None],
+            camera=torch.tensor(cameras, dtype=torch.float32, device=device)[None],
             text=[clip.meta.caption],
             frame_index=torch.arange(frames, device=device)[None],
             first_frame=clean[:, :, 0],
