@@ -156,7 +156,7 @@ def full_disk(bench: Workbench, workers: int) -> Account:
     says=("workers: its state is dealt out to",),
 )
 def d37(bench: Workbench) -> Account:
-    """Kill as soon as the first checkpoint is whole, and go on with other workers through a whole epoch."""
+    """Kill two steps after a checkpoint, and go on with other workers through a whole epoch."""
     out = bench.fresh_folder("d37") / "run"
     train_forked(run_config(bench, out, steps=ITEMS // BATCH), TinyParts(noise=False))
     ways = (((2, True), (2, False), (1, False)), ((1, False), (2, True)), ((2, True), (4, True)))
@@ -172,12 +172,14 @@ def other_workers(bench: Workbench, whole: Path, way: Sequence[tuple[int, bool]]
         way: how many workers, and whether they share the optimiser's state.
     """
     out = bench.fresh_folder("d37") / "run"
-    kill = {POINTS: "save.after_prune=kill@1"}
     watch = Watch()
     for attempt, (workers, zero) in enumerate(way, start=1):
         config = run_config(bench, out, workers=workers, zero=zero, steps=ITEMS // BATCH, run_name=str(attempt))
-        last = attempt == len(way)
-        ended = train_forked(config, TinyParts(noise=False, environment={} if last else kill))
+        last, saved = attempt == len(way), attempt * EVERY
+        kill = {POINTS: f"step-{saved + 2}.rank-0=kill"}
+        wait = f"checkpoints/step-{saved:06d}"
+        parts = TinyParts(noise=False, at=saved + 2, wait_for=wait, environment=kill)
+        ended = train_forked(config, TinyParts(noise=False) if last else parts)
         assert last or -9 in ended.codes, ended
         if attempt == 1:
             watch.start()

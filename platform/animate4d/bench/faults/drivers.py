@@ -34,7 +34,9 @@ class Driver:
         self._out, self._log = config.out, config.out.parent / "driver.log"
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOAD)
-        self.process: Any = context.Process(target=drive, args=(config, parts, address, self._log), daemon=True)
+        # Ray's token is in the environment since Ray was started, maybe after the server that forks.
+        environment = dict(os.environ) | {"RAY_ADDRESS": address}
+        self.process: Any = context.Process(target=drive, args=(config, parts, environment, self._log), daemon=True)
         self.process.start()
 
     def __enter__(self) -> Driver:
@@ -73,8 +75,8 @@ class Driver:
             time.sleep(0.02)
 
 
-def drive(config: TrainConfig, parts: TinyParts, address: str, log: Path) -> None:
+def drive(config: TrainConfig, parts: TinyParts, environment: dict[str, str], log: Path) -> None:
     """Be the driver; the process does nothing else."""
-    os.environ["RAY_ADDRESS"] = address
+    os.environ |= environment
     quiet(log)
     raise SystemExit(train_job(config, make_parts=parts))
