@@ -12,6 +12,7 @@ from typing import Any
 from animate4d.bench.faults.tiny import PATIENCE_S, TinyParts
 from animate4d.bench.faults.workers import PRELOAD, quiet
 from animate4d.jobs import train as train_job
+from animate4d.training.checkpoint import list_checkpoints
 from animate4d.training.config import TrainConfig
 from animate4d.training.metrics_log import NAME, read_rows
 
@@ -47,8 +48,9 @@ class Driver:
         self.process.join()
 
     def wait_for_step(self, step: int) -> None:
-        """Wait until so many steps are done."""
+        """Wait until so many steps are done and a checkpoint, which is written beside them, is whole."""
         self._wait(lambda: any(row["step"] >= step for row in read_rows(self._out / NAME)), f"step {step}")
+        self._wait(lambda: list_checkpoints(self._out), "a checkpoint")
 
     def wait_for_line(self, start: str) -> str:
         """Wait until the driver has written a line that begins so, and return it."""
