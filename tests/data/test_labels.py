@@ -79,11 +79,11 @@ def shards(tmp_path, write_shards):
     return write_shards(tmp_path / "s", 3, tracks=False, per_shard=2)
 
 
-def reader(folder, **changes):
+def reader(folder, cache_bytes=0, **changes):
     base = DataConfig(
         shards=folder, size=32, views=4, frames=4, stride=2, frames_per_step=3, tracker="opencv-lk", prefetch=0
     )
-    return ItemReader(replace(base, **changes))
+    return ItemReader(replace(base, **changes), cache_bytes=cache_bytes)
 
 
 def tracks_of(reader) -> dict:
@@ -106,6 +106,17 @@ def test_exchanged_label_files_never_reach_another_sample(shards, tmp_path):
         path.write_bytes(data)
     assert same(tracks_of(reader(shards)), truth)
     assert [path.read_bytes() for path in files] == contents
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 2**30])
+def test_labels_of_samples_held_in_memory_are_held_too(shards, cache_bytes):
+    ours = reader(shards, cache_bytes=cache_bytes)
+    item = ours.order.item(Cursor())
+    first = ours.label(ours.fetch(item)).labels
+    (path,) = shards.glob("labels/*/*.safetensors")
+    path.unlink()
+    assert ours.label(ours.fetch(item)).labels == first
+    assert path.exists() == (cache_bytes == 0), "found in memory, or made again"
 
 
 def test_labels_of_a_twin_with_the_same_pictures_are_refused(labeller, make_sample):

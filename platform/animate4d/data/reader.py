@@ -76,6 +76,7 @@ class ItemReader:
                 precision=config.tracker_precision,
                 device=device,
             )
+        self._labels: dict[tuple[str, int], bytes] = {}
         self._seen = self._bad = 0
 
     def fetch(self, item: Item) -> EncodedItem:
@@ -97,13 +98,16 @@ class ItemReader:
         """
         if self._labeller is None or encoded.fatal:
             return encoded
-        labels, damage = b"", ""
+        place = encoded.sample, encoded.group
+        labels, damage = self._labels.get(place, b""), ""
         try:
-            labels = self._labeller.label(encoded.members, self.decoder.views(encoded.group))
+            labels = labels or self._labeller.label(encoded.members, self.decoder.views(encoded.group))
         except StorageError:
             raise
         except ShardError as error:
             damage = str(error)
+        if self.store.in_memory:  # their pictures cannot change any more: labels were checked against them once for all
+            self._labels[place] = labels
         return replace(encoded, labels=labels, damage=damage)
 
     def example(self, item: Item, encoded: EncodedItem | None = None) -> Example:

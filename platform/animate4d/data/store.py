@@ -58,6 +58,11 @@ class ShardStore:
             self._check_keys(self._cache)
 
     @property
+    def in_memory(self) -> bool:
+        """Whether all samples are held in memory, checked."""
+        return self._cache is not None
+
+    @property
     def sample_bytes(self) -> int:
         """Size of a sample in the shard where they are largest, on average."""
         return max(info.bytes // info.samples for info in self._infos if info.samples)
