@@ -135,7 +135,7 @@ def test_an_interrupted_batch_goes_on_where_it_stopped(assets, tmp_path, how):
     rows = [f"r{number},barrel.glb,a barrel,ground-truth,{number},{number}" for number in range(3)]
     manifest, out = write_manifest(assets, *rows), tmp_path / "out"
     command = [sys.executable, str(ROOT / "jobs" / "animate_batch.py"), str(manifest), "--out", str(out)]
-    command += ["--workers", "1", "--no-record", "--fit", "draft", "--frames", "2"]
+    command += ["--workers", "1", "--no-record", "--fit", "draft", "--frames", "2", "--formats", "npz"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 240
