@@ -28,6 +28,8 @@ def test_the_note_is_read_without_the_arrays():
     stream = io.BytesIO(data)
     assert read_note(stream) == "short"
     assert stream.tell() < 1000
+    with pytest.raises(ShardError, match="its header says"):
+        read_note(io.BytesIO(data[:-1]))
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def pack_tensors(arrays: Mapping[str, np.ndarray], note: str) -> bytes:
 
 
 def read_note(stream: IO[bytes]) -> str:
-    """Return the note of a file, without reading the arrays; raises ShardError where there is none."""
+    """Return a file's note without reading the arrays; raises ShardError where there is none, or the file is cut."""
     return _entry(stream)[8:]
 
 
@@ -75,6 +75,13 @@ def _entry(stream: IO[bytes]) -> str:
     if size > MAX_HEADER_BYTES:
         raise ShardError("not readable as safetensors: its header is out of all proportion")
     try:
-        return str(json.loads(stream.read(size))["__metadata__"][ENTRY])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        header = json.loads(stream.read(size))
+        note = str(header.pop("__metadata__")[ENTRY])
+        end = 8 + size + max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise ShardError(f"not readable as safetensors with a note: {type(error).__name__}") from error
+    place, length = stream.tell(), stream.seek(0, io.SEEK_END)
+    stream.seek(place)
+    if length != end:
+        raise ShardError(f"not readable as safetensors: it has {length} bytes, its header says {end}")
+    return note
