@@ -33,7 +33,7 @@ class AnimateOptions:
 
     fit: FitPreset = "standard"
     """Effort of the motion fit: draft (quick look) or standard; paper is the papers' motion field with their schedule,
-    for comparison: many minutes on a CPU, and further from the true motion than standard."""
+    for comparison: slow on a CPU, and in what was measured further from the true motion than standard."""
 
     tracker: Tracker = "auto"
     """Whose point tracks lead the fit: none, flow (the video model's own), exact (of the asset's own animation),
