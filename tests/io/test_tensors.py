@@ -13,13 +13,13 @@ ARRAYS = {"xy": np.arange(12, dtype=np.float32).reshape(3, 4), "flag": np.array(
 
 def test_arrays_and_note_come_back():
     data = pack_tensors({**ARRAYS, "turned": ARRAYS["xy"].T}, "of me")
-    back = unpack_tensors(
+    back, note = unpack_tensors(
         data, {"xy": ("float32", (3, 4)), "flag": ("uint8", (None,)), "turned": ("float32", (None, 3))}
     )
     for name, array in ARRAYS.items():
         assert np.array_equal(back[name], array)
     assert np.array_equal(back["turned"], ARRAYS["xy"].T)
-    assert read_note(io.BytesIO(data)) == "of me"
+    assert note == read_note(io.BytesIO(data)) == "of me"
     assert len({pack_tensors(ARRAYS, "of me") for _ in range(20)}) == 1
 
 

@@ -12,7 +12,6 @@ from animate4d.core.errors import ConfigError, ShardError
 from animate4d.core.tracks import Tracks
 from animate4d.data.batch import Example
 from animate4d.data.config import DataConfig
-from animate4d.data.labels import read_labels
 from animate4d.data.latents import draw_latents, latent_files, read_latents
 from animate4d.data.order import DRAW_STREAM, Item, ItemOrder
 from animate4d.data.schema import DecodedClip, decode_clip, decode_meta
@@ -94,14 +93,14 @@ class ItemDecoder:
                 "with --tracker opencv-lk"
             )
 
-    def decode(self, item: Item, sample: str, members: Mapping[str, bytes], labels: bytes | None) -> Example:
+    def decode(self, item: Item, sample: str, members: Mapping[str, bytes], labels: Tracks | None) -> Example:
         """Decode the views and drawn frames of an item.
 
         Args:
             item: its place in the order, which seeds the draws.
             sample: its key in the index.
             members: what `members(item.group)` names.
-            labels: computed labels, or None for trackers "exact" and "none".
+            labels: computed ones over all stored frames, or None for trackers "exact" and "none".
 
         Raises:
             ShardError: a member is missing, damaged or of another sample.
@@ -117,7 +116,7 @@ class ItemDecoder:
         if clip.meta.size < config.size:
             raise ShardError(f"sample {sample} has {clip.meta.size} px, less than the {config.size} px wanted")
         if labels is not None:
-            tracks = _at_frames(read_labels(labels, sample, views, self.stored_frames), frame_index * config.stride)
+            tracks = _at_frames(labels, frame_index * config.stride)
         elif config.tracker == NONE:
             tracks = _no_tracks(len(views), len(frame_index))
         else:

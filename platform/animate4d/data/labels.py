@@ -149,8 +149,8 @@ def read_labels(data: bytes, sample: str, views: Sequence[int], frames: int) -> 
         ShardError: the labels are damaged, or belong to another sample or to other views.
     """
     shape = (len(views), frames, None)
-    arrays = unpack_tensors(data, {"xy": ("float32", (*shape, 2)), "visible": ("uint8", shape)})
-    note = check_note(data, "labels", sample, views)
+    arrays, text = unpack_tensors(data, {"xy": ("float32", (*shape, 2)), "visible": ("uint8", shape)})
+    note = check_note(text, "labels", sample, views)
     if "tracker" not in note:
         raise ShardError(f"labels of sample {sample} do not name their tracker: delete the labels folder")
     if arrays["xy"].shape[:3] != arrays["visible"].shape:

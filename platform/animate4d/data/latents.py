@@ -69,8 +69,8 @@ def read_latents(
             "run jobs/encode_latents.py again"
         )
     shape = (len(views), frames, None, None, None)
-    arrays = unpack_tensors(data, {"mean": ("float32", shape), "std": ("float32", shape)})
-    check_note(data, NOUN, sample, views)
+    arrays, note = unpack_tensors(data, {"mean": ("float32", shape), "std": ("float32", shape)})
+    check_note(note, NOUN, sample, views)
     mean, std = arrays["mean"][:, chosen], arrays["std"][:, chosen]
     if mean.shape != std.shape or not np.isfinite(mean).all() or not (np.isfinite(std) & (std >= 0)).all():
         raise ShardError(

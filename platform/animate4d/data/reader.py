@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from animate4d.core.errors import ShardError, StorageError
+from animate4d.core.tracks import Tracks
 from animate4d.data.batch import Example
 from animate4d.data.config import DataConfig
 from animate4d.data.decode import ItemDecoder
-from animate4d.data.labels import Labeller
+from animate4d.data.labels import Labeller, read_labels
 from animate4d.data.order import Item
 from animate4d.data.store import ShardStore
 
@@ -76,7 +77,7 @@ class ItemReader:
                 precision=config.tracker_precision,
                 device=device,
             )
-        self._labels: dict[tuple[str, int], bytes] = {}
+        self._held: dict[tuple[str, int], Tracks] = {}
         self._seen = self._bad = 0
 
     def fetch(self, item: Item) -> EncodedItem:
@@ -96,19 +97,14 @@ class ItemReader:
         Raises:
             StorageError: labels cannot be read or kept; no item is to blame.
         """
-        if self._labeller is None or encoded.fatal:
+        if self._labeller is None or encoded.fatal or (encoded.sample, encoded.group) in self._held:
             return encoded
-        place = encoded.sample, encoded.group
-        labels, damage = self._labels.get(place, b""), ""
         try:
-            labels = labels or self._labeller.label(encoded.members, self.decoder.views(encoded.group))
+            return replace(encoded, labels=self._labeller.label(encoded.members, self.decoder.views(encoded.group)))
         except StorageError:
             raise
         except ShardError as error:
-            damage = str(error)
-        if self.store.in_memory:  # their pictures cannot change any more: labels were checked against them once for all
-            self._labels[place] = labels
-        return replace(encoded, labels=labels, damage=damage)
+            return replace(encoded, damage=str(error))
 
     def example(self, item: Item, encoded: EncodedItem | None = None) -> Example:
         """Return the example of an item, or of its replacement where it cannot be decoded.
@@ -132,13 +128,25 @@ class ItemReader:
             try:
                 if encoded.damage:
                     raise ShardError(encoded.damage)
-                return self.decoder.decode(wanted, encoded.sample, encoded.members, encoded.labels or None)
+                return self.decoder.decode(wanted, encoded.sample, encoded.members, self._tracks(encoded))
             except StorageError:
                 raise
             except ShardError as error:
                 self._skip(encoded, error)
             attempt, encoded = attempt + 1, None
             wanted = self.order.replacement(item, attempt)
+
+    def _tracks(self, encoded: EncodedItem) -> Tracks | None:
+        """Return an item's computed labels, None where none are computed."""
+        place = encoded.sample, encoded.group
+        if place in self._held or not encoded.labels:
+            return self._held.get(place)
+        tracks = read_labels(
+            encoded.labels, encoded.sample, self.decoder.views(encoded.group), self.decoder.stored_frames
+        )
+        if self.store.in_memory:  # its pictures cannot change any more: labels were checked against them once for all
+            self._held[place] = tracks
+        return tracks
 
     def _skip(self, encoded: EncodedItem, error: ShardError) -> None:
         name = f"{encoded.sample}/{encoded.group}"

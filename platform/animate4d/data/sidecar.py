@@ -126,13 +126,13 @@ def pack_sidecar(
     return pack_tensors(arrays, json.dumps(note))
 
 
-def check_note(data: bytes, noun: str, sample: str, views: Sequence[int]) -> dict[str, Any]:
+def check_note(text: str, noun: str, sample: str, views: Sequence[int]) -> dict[str, Any]:
     """Parse the note of a file and check whose it is.
 
     Raises:
         ShardError: damaged, or of another sample or other views.
     """
-    content = parse_note(read_note(io.BytesIO(data)), noun)
+    content = parse_note(text, noun)
     if (content["sample"], content["views"]) != (sample, list(views)):
         raise ShardError(
             f"{noun} of sample {content['sample']} views {content['views']} were offered to {sample} views "

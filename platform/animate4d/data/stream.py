@@ -132,7 +132,7 @@ class RayStream:
                 LabelActor,
                 batch_size=None,  # a block: one has few items where items are large
                 batch_format="pyarrow",
-                fn_constructor_kwargs={"config": config, "width": width},
+                fn_constructor_kwargs={"config": config},
                 num_cpus=config.stream_cpus,
                 num_gpus=labeller_gpus or None,
                 # One at a time: Ray Data waits 0.1 s for all tasks handed out to be ready before it takes from any.
@@ -223,8 +223,8 @@ class LabelActor:
     A learned tracker runs on the GPU that Ray gave this actor, or on the CPU where it gave none.
     """
 
-    def __init__(self, config: DataConfig, width: int) -> None:
-        self._config, self._width = config, width
+    def __init__(self, config: DataConfig) -> None:
+        self._config = config
         self._device = "cuda" if ray.get_gpu_ids() else "cpu"
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -232,9 +232,12 @@ class LabelActor:
         rows = [unpack_row(row) for row in batch.to_pylist()]
         try:
             reader = _reader(self._config, self._device)
-            return pack_rows([reader.label(row) for row in rows], self._width)
+            rows = [reader.label(row) for row in rows]
         except ShardError as error:
-            return pack_rows([replace(row, fatal=row.fatal or located(error)) for row in rows], self._width)
+            rows = [replace(row, fatal=row.fatal or located(error)) for row in rows]
+        for name, column in outcome_columns(rows).items():  # the members, most of the bytes, stay where they are
+            batch = batch.set_column(batch.column_names.index(name), name, column)
+        return batch
 
 
 def located(error: ShardError) -> str:
@@ -255,12 +258,19 @@ def pack_rows(items: list[EncodedItem], width: int) -> pa.Table:
             "sample": pa.array([item.sample for item in items], pa.string()),
             "group": pa.array([item.group for item in items], pa.int32()),
             "names": pa.array([json.dumps(list(item.members)) for item in items], pa.string()),
-            "labels": binary_column([item.labels for item in items]),
-            "damage": pa.array([item.damage for item in items], pa.string()),
-            "fatal": pa.array([item.fatal for item in items], pa.string()),
+            **outcome_columns(items),
             **{f"member_{place}": binary_column([row[place] for row in members]) for place in range(width)},
         }
     )
+
+
+def outcome_columns(items: list[EncodedItem]) -> dict[str, pa.Array]:
+    """Return the columns that labelling decides."""
+    return {
+        "labels": binary_column([item.labels for item in items]),
+        "damage": pa.array([item.damage for item in items], pa.string()),
+        "fatal": pa.array([item.fatal for item in items], pa.string()),
+    }
 
 
 def binary_column(values: list[bytes]) -> pa.Array:

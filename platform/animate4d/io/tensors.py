@@ -36,8 +36,10 @@ def read_note(stream: IO[bytes]) -> str:
     return _entry(stream)[8:]
 
 
-def unpack_tensors(data: bytes, expected: Mapping[str, tuple[str, tuple[int | None, ...]]]) -> dict[str, np.ndarray]:
-    """Return the arrays of what `pack_tensors` made.
+def unpack_tensors(
+    data: bytes, expected: Mapping[str, tuple[str, tuple[int | None, ...]]]
+) -> tuple[dict[str, np.ndarray], str]:
+    """Return the expected arrays of what `pack_tensors` made, and its note.
 
     Args:
         data: the file.
@@ -46,7 +48,7 @@ def unpack_tensors(data: bytes, expected: Mapping[str, tuple[str, tuple[int | No
     Raises:
         ShardError: damaged, a name is missing, or a dtype or shape differs.
     """
-    wanted = _entry(io.BytesIO(data))[:8]
+    entry = _entry(io.BytesIO(data))
     try:
         found = load(data)
     except (SafetensorError, KeyError, ValueError) as error:
@@ -57,9 +59,9 @@ def unpack_tensors(data: bytes, expected: Mapping[str, tuple[str, tuple[int | No
         array = found[name]
         if array.dtype != np.dtype(dtype) or not shape_fits(array.shape, shape):
             raise ShardError(f"array '{name}' is {array.dtype} {array.shape}, expected {dtype} {shape}")
-    if checksum(found) != wanted:
+    if checksum(found) != entry[:8]:
         raise ShardError("its checksum does not hold")
-    return {name: found[name] for name in expected}
+    return {name: found[name] for name in expected}, entry[8:]
 
 
 def checksum(arrays: Mapping[str, np.ndarray]) -> str:
