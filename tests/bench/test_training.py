@@ -30,6 +30,8 @@ def verdicts(rows, observers=(), **changes):
 
 def test_workers_are_judged_by_steps_per_second_beside_what_the_machine_can_give():
     rows = {"one": row("1 worker", 800.0), "many": row("2 workers", 500.0), "apart": row("2 apart", 400.0)}
+    rows["each"] = row("2 workers, full batch each", 1000.0)
+    assert verdicts(rows, parts=("scaling",))["2 workers to one, samples per second"].value == 1.6
     verdict = verdicts(rows, parts=("scaling",))["2 workers to one, steps per second"]
     assert (verdict.value, verdict.low, verdict.good) == (1.6, 1.6, True)
     assert "2.00" in verdict.note

@@ -203,6 +203,10 @@ class Trainings:
         kinds = {"one": Kind(name="1 worker", run=lambda: told(self.run(self.settings())))}
         if "scaling" in parts:
             kinds["many"] = Kind(name=f"{workers} workers", run=lambda: told(self.run(self.settings(workers=workers))))
+            full = {"workers": workers, "batch_size": workers * self.batch}
+            kinds["each"] = Kind(
+                name=f"{workers} workers, full batch each", run=lambda: told(self.run(self.settings(**full)))
+            )
             kinds["apart"] = Kind(name=f"{workers} apart, 1/{workers} batch each", run=self.run_apart)
         if "mlflow" in parts:
             kinds["mlflow"] = Kind(name="1 worker, MLflow", run=self.run_observed)
@@ -258,7 +262,16 @@ class Trainings:
                     name=f"{self.config.workers} workers to one, steps per second",
                     value=step / rows["many"].timing.ms,
                     low=0.8 * self.config.workers,
-                    note=f"this machine gives {most:.2f} to trainings that exchange nothing",
+                    note=f"the same batch shared; this machine gives {most:.2f} to trainings that exchange nothing",
+                )
+            )
+        if "each" in rows:
+            found.append(
+                Verdict(
+                    name=f"{self.config.workers} workers to one, samples per second",
+                    value=self.config.workers * step / rows["each"].timing.ms,
+                    low=0.8 * self.config.workers,
+                    note="a full batch each",
                 )
             )
         if "mlflow" in rows:

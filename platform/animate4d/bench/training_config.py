@@ -24,8 +24,9 @@ class BenchTrainingConfig:
     preset: Literal["smoke", "small"] = "smoke"
     """Network and recipe."""
     parts: tuple[Part, ...] = ("scaling", "loop", "mlflow", "data")
-    """scaling: `workers` against one, same batch; loop: the platform's step against a plain loop; mlflow: with a real
-    SQLite store and without; data: time waited for data, with labels from the shards and with labels kept ahead."""
+    """scaling: `workers` against one, with the same batch shared and with a full batch each; loop: the platform's step
+    against a plain loop; mlflow: with a real SQLite store and without; data: time waited for data, with labels from the
+    shards and with labels kept ahead."""
     workers: int = 2
     """Workers of the scaling part, one CPU thread (or GPU) each."""
     steps: int = 30
