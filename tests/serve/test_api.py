@@ -1,181 +1,224 @@
 """The HTTP contract against a real store on disk and real GLBs, without Ray: who answers what, and to whom."""
 
+import hashlib
 import json
+import threading
+import time
 
 import pytest
-import trimesh
-from fastapi.testclient import TestClient
 
-from animate4d.serve.api import create_app, safe_name
-from animate4d.serve.config import ServeConfig
+from animate4d.serve.api import check_asset, safe_name
 from animate4d.serve.job_store import JobStore
 
 
-@pytest.fixture(scope="module")
-def glb():
-    return trimesh.creation.box().export(file_type="glb")
-
-
-@pytest.fixture
-def store(tmp_path):
-    return JobStore(tmp_path / "jobs")
-
-
-@pytest.fixture
-def submitted():
-    return []
-
-
-def client_of(store, submitted, **settings):
-    app = create_app(ServeConfig(**settings), store, submitted.append, model={"name": "test"})
-    return TestClient(app, raise_server_exceptions=False)
-
-
-@pytest.fixture
-def client(store, submitted):
-    return client_of(store, submitted)
-
-
-def post(client, glb, name="box.glb", prompt="a box bouncing", headers=None, **fields):
-    return client.post(
-        "/v1/animations", files={"asset": (name, glb)}, data={"prompt": prompt, **fields}, headers=headers
-    )
-
-
-def assert_problem(answer, status, *words):
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    body = answer.json()
-    assert body["status"] == status
-    assert body["request_id"] == answer.headers["request-id"]
-    for word in words:
-        assert word in body["detail"], body["detail"]
-
-
-def test_submit_answers_202_with_a_location_to_poll(client, glb, submitted):
-    answer = post(client, glb, seed="3")
+def test_submit_answers_202_with_a_location_to_poll(client, post, submitted):
+    answer = post(client, seed="3")
     assert answer.status_code == 202
     job = client.get(answer.headers["location"]).json()
     assert job["id"] == submitted[0]
     assert (job["state"], job["request"]["prompt"], job["request"]["seed"]) == ("queued", "a box bouncing", 3)
 
 
-def test_same_idempotency_key_makes_one_job(client, glb, submitted):
-    first, second = (post(client, glb, headers={"Idempotency-Key": "k1"}).json() for _ in range(2))
+def test_same_idempotency_key_makes_one_job(client, post, submitted):
+    first, second = (post(client, headers={"Idempotency-Key": "k1"}).json() for _ in range(2))
     assert first["id"] == second["id"]
     assert submitted == [first["id"]]
+
+
+def test_a_key_belongs_to_one_request(client, post, submitted, assert_problem):
+    key = {"Idempotency-Key": "k1"}
+    assert post(client, headers=key, seed="1").status_code == 202
+    assert_problem(post(client, headers=key, seed="2"), 422, "idempotency-key")
+    assert_problem(post(client, headers=key, seed="1", name="other.ply", content=b"ply"), 422, "idempotency-key")
+    assert len(submitted) == 1
+
+
+def test_a_repeat_while_the_first_is_read_waits_for_it(make_client, post, submitted, assert_problem):
+    reading, go_on = threading.Event(), threading.Event()
+
+    def check(store, job):
+        reading.set()
+        assert go_on.wait(30)
+
+    client, answers = make_client(app={"check": check}), []
+    key = {"Idempotency-Key": "k1"}
+    first = threading.Thread(target=lambda: answers.append(post(client, headers=key)))
+    first.start()
+    assert reading.wait(30)
+    early = post(client, headers=key)
+    assert client.get("/v1/animations").json()["animations"] == []
+    go_on.set()
+    first.join()
+    assert_problem(early, 409)
+    assert early.headers["retry-after"] == "1"
+    assert post(client, headers=key).json()["id"] == answers[0].json()["id"] == submitted[0]
+    assert len(submitted) == 1
+
+
+def test_options_reach_the_pipeline(client, post, store):
+    from animate4d.serve.submission import pipeline_request
+
+    asked = {"fit": "standard", "clips": "2", "loop": "ping-pong", "fps": "24", "formats": ["ply", "spz"], "steps": "7"}
+    job = store.find(post(client, seed="5", negative_prompt="rain", **asked).json()["id"])
+    request = pipeline_request(job.request, store.folder(job.id) / job.asset)
+    assert (request.prompt, request.seed) == ("a box bouncing", 5)
+    options = request.options
+    assert (options.fit, options.clips, options.loop, options.fps) == ("standard", 2, "ping-pong", 24.0)
+    assert (options.formats, options.steps, options.negative_prompt) == (("ply", "spz"), 7, "rain")
+    check_asset(store, job)
+
+
+def test_a_list_comes_in_pages_newest_first(client, post, store, assert_problem):
+    ids = [post(client, seed=str(number)).json()["id"] for number in range(5)]
+    store.finish(ids[1], "failed", "no such luck")
+    seen, cursor, pages = [], "", 0
+    while cursor is not None:
+        page = client.get("/v1/animations", params={"limit": 2, "cursor": cursor}).json()
+        seen += [job["id"] for job in page["animations"]]
+        cursor, pages = page["next"], pages + 1
+    assert (seen, pages) == (ids[::-1], 3)
+    failed = client.get("/v1/animations?state=failed").json()
+    assert [(job["id"], job["error"]) for job in failed["animations"]] == [(ids[1], "no such luck")]
+    assert_problem(client.get("/v1/animations?limit=0"), 422, "limit")
+    assert_problem(client.get("/v1/animations?state=lost"), 422, "state")
+    assert_problem(client.get("/v1/animations?cursor=" + "0" * 32), 422, "cursor")
+
+
+def test_estimates_come_from_jobs_that_ended(client, post, store):
+    assert post(client).json()["estimate_seconds"] is None
+    assert client.get("/v1/estimate").json() == {"wait_seconds": None, "work_seconds": None}
+    for job in store.open_jobs():
+        store.update(job.id, started=time.time() - 400)
+        store.finish(job.id, "done")
+    first, second = (post(client, clips=clips).json() for clips in ("1", "2"))
+    assert first["estimate_seconds"] == pytest.approx(400, abs=5)
+    assert second["estimate_seconds"] == pytest.approx(1200, abs=15)
+    estimate = client.get("/v1/estimate?clips=3").json()
+    assert (estimate["wait_seconds"], estimate["work_seconds"]) == pytest.approx((1200, 1200), abs=15)
+    assert client.get("/v1/estimate?fit=standard").json()["work_seconds"] is None
+    store.update(first["id"], state="running", progress=0.75)
+    assert client.get(first["links"]["self"]).json()["estimate_seconds"] == pytest.approx(100, abs=2)
 
 
 @pytest.mark.parametrize(
     ("content", "word"), [(b"", "empty"), (b"just some text, no model", "text"), (b"glTF\x02\x00\x00\x00", "asset")]
 )
-def test_unreadable_asset_is_refused_and_leaves_nothing(client, store, submitted, content, word):
+def test_unreadable_asset_is_refused_and_leaves_nothing(client, post, store, submitted, assert_problem, content, word):
     assert_problem(post(client, content), 422, word)
-    assert store.all() == []
+    assert list(store.known()) == list(store.root.iterdir()) == []
     assert submitted == []
 
 
-def test_wrong_fields_are_named(client, glb):
+def test_wrong_fields_are_named(client, post, glb, assert_problem):
     assert_problem(client.post("/v1/animations", data={"prompt": "x"}), 422, "asset")
     assert_problem(client.post("/v1/animations", files={"asset": ("a.glb", glb)}), 422, "prompt")
-    assert_problem(post(client, glb, prompt="   "), 422, "prompt")
-    assert_problem(post(client, glb, seed="-1"), 422, "seed")
-    assert_problem(post(client, glb, strength="9"), 422, "strength")
-    assert_problem(post(client, glb, prompt="x" * 501), 422, "prompt")
-
-
-def test_full_queue_asks_to_come_back(store, submitted, glb):
-    client = client_of(store, submitted, max_queued=1)
-    assert post(client, glb).status_code == 202
-    answer = post(client, glb)
-    assert_problem(answer, 429)
-    assert int(answer.headers["retry-after"]) > 0
-
-
-def test_body_over_the_limit_is_refused_with_and_without_a_length(store, submitted):
-    client = client_of(store, submitted, max_upload_mb=1)
-    assert_problem(post(client, b"x" * 1_000_001), 413)
-
-    def chunks():
-        yield b'--b\r\nContent-Disposition: form-data; name="asset"; filename="a.glb"\r\n\r\n'
-        for _ in range(20):
-            yield b"x" * 100_000
-
-    answer = client.post(
-        "/v1/animations", content=chunks(), headers={"content-type": "multipart/form-data; boundary=b"}
-    )
-    assert_problem(answer, 413)
-    assert store.all() == []
-
-
-def test_token_guards_every_v1_route(store, submitted, glb, tmp_path):
-    (tmp_path / "token").write_text("secret\n")
-    client = client_of(store, submitted, token_file=tmp_path / "token")
-    paths = [
-        (path, list(methods)) for path, methods in client.app.openapi()["paths"].items() if path.startswith("/v1/")
-    ]
-    assert len(paths) >= 4
-    for path, methods in paths:
-        for method in methods:
-            url = path.replace("{job_id}", "0" * 32).replace("{name}", "a")
-            assert_problem(client.request(method, url), 401)
-            assert_problem(client.request(method, url, headers={"Authorization": "Bearer wrong"}), 401)
-    assert submitted == []
-    assert post(client, glb, headers={"Authorization": "Bearer secret"}).status_code == 202
-    assert client.get("/healthz").status_code == 200
-
-
-def test_listening_beyond_this_machine_needs_a_token():
-    from animate4d.core.errors import ConfigError
-
-    with pytest.raises(ConfigError, match="token-file"):
-        ServeConfig(host="0.0.0.0")
+    assert_problem(post(client, prompt="   "), 422, "prompt")
+    assert_problem(post(client, seed="-1"), 422, "seed")
+    assert_problem(post(client, strength="9"), 422, "strength")
+    assert_problem(post(client, prompt="x" * 501), 422, "prompt")
+    assert_problem(post(client, fit="paper"), 422, "fit")
+    assert_problem(post(client, clips="5"), 422, "clips")
+    assert_problem(post(client, steps="101"), 422, "steps")
+    assert_problem(post(client, fps="nan"), 422, "fps")
+    assert_problem(post(client, formats=["ply", "exe"]), 422, "formats")
+    assert_problem(client.post("/v1/animations"), 422, "asset", "prompt")
 
 
 @pytest.mark.parametrize("job_id", ["0" * 32, "..", "%2e%2e", "a/../b", "x" * 300])
-def test_unknown_job_is_404(client, job_id):
+def test_unknown_job_is_404(client, job_id, assert_problem):
     assert_problem(client.get(f"/v1/animations/{job_id}"), 404)
 
 
-def test_files_of_a_done_job_and_nothing_else(client, store, glb):
-    job = post(client, glb).json()
+@pytest.fixture
+def done(client, post, store, glb):
+    """A job that has ended with two files, as its worker would leave it."""
+    job = post(client).json()
     result = store.folder(job["id"]) / "result"
     (result / "splats").mkdir(parents=True)
     (result / "animated.glb").write_bytes(glb)
     (result / "splats" / "static.ply").write_bytes(b"ply")
-    store.update(job["id"], state="done", progress=1.0)
-    links = client.get(job["links"]["self"]).json()["links"]["files"]
-    assert set(links) == {"animated.glb", "splats-static.ply"}
-    answer = client.get(links["animated.glb"])
+    store.finish(job["id"], "done")
+    return job["links"]["self"]
+
+
+def test_files_of_a_done_job_and_nothing_else(client, done, glb):
+    files = {file["name"]: file for file in client.get(done).json()["files"]}
+    assert set(files) == {"animated.glb", "splats-static.ply"}
+    facts = files["animated.glb"]
+    assert (facts["bytes"], facts["sha256"]) == (len(glb), hashlib.sha256(glb).hexdigest())
+    answer = client.get(facts["href"])
     assert answer.content == glb
     assert "attachment" in answer.headers["content-disposition"]
-    for name in ("../state.json", "..%2fstate.json", "state.json"):
-        assert client.get(f"{job['links']['self']}/files/{name}").status_code == 404
+    for name in ("../state.json", "..%2fstate.json", "state.json", "splats", "%2e%2e", "a" * 300, "CON", "a%00b"):
+        assert client.get(f"{done}/files/{name}").status_code == 404, name
 
 
-def test_cancel_and_remove(client, store, glb):
-    job = post(client, glb).json()
+def test_a_file_comes_in_ranges_and_not_again(client, done, glb):
+    here = f"{done}/files/animated.glb"
+    tag = client.get(here).headers["etag"]
+    assert tag == f'"{hashlib.sha256(glb).hexdigest()}"'
+    part = client.get(here, headers={"Range": "bytes=4-11", "If-Range": tag})
+    assert (part.status_code, part.content) == (206, glb[4:12])
+    assert part.headers["content-range"] == f"bytes 4-11/{len(glb)}"
+    changed = client.get(here, headers={"Range": "bytes=4-11", "If-Range": '"other"'})
+    assert (changed.status_code, changed.content) == (200, glb)
+    assert client.get(here, headers={"Range": f"bytes={len(glb)}-"}).status_code == 416
+    same = client.get(here, headers={"If-None-Match": tag})
+    assert (same.status_code, same.content) == (304, b"")
+
+
+def test_a_viewed_file_is_shown_as_a_page_of_nobody(client, done):
+    answer = client.get(f"{done}/view/animated.glb")
+    assert answer.headers["content-disposition"].startswith("inline")
+    assert answer.headers["content-security-policy"].startswith("sandbox allow-scripts;")
+
+
+def test_cancel_and_remove(client, post, store):
+    job = post(client).json()
     assert client.delete(job["links"]["self"]).json()["state"] == "cancelling"
     assert store.is_cancelled(job["id"])
-    store.update(job["id"], state="cancelled")
+    store.finish(job["id"], "cancelled")
     assert client.delete(job["links"]["self"]).json()["state"] == "removed"
     assert not store.folder(job["id"]).exists()
 
 
-def test_events_end_with_the_job(client, store, glb):
-    job = post(client, glb).json()
-    store.update(job["id"], state="failed", error="no such luck")
+def test_events_end_with_the_job(client, post, store):
+    job = post(client).json()
+    store.finish(job["id"], "failed", "no such luck")
     text = client.get(job["links"]["events"]).text
     assert text.startswith("event: failed\n")
     assert json.loads(text.split("data: ")[1])["error"] == "no such luck"
 
 
-def test_service_pages(client, glb):
-    post(client, glb)
-    assert client.get("/readyz").json() == {"status": "ready"}
+def test_the_preview_is_told_and_shown(client, post, store, assert_problem):
+    job = post(client).json()
+    assert job["links"]["preview"] is None
+    assert_problem(client.get(f"{job['links']['self']}/preview"), 404)
+    (store.folder(job["id"]) / "preview.webp").write_bytes(b"RIFF")
+    store.update(job["id"], state="running", preview=1)
+    answer = client.get(client.get(job["links"]["self"]).json()["links"]["preview"])
+    assert (answer.content, answer.headers["content-type"]) == (b"RIFF", "image/webp")
+
+
+def test_a_restarted_service_knows_its_jobs_and_keys(client, post, store, tmp_path):
+    job = post(client, headers={"Idempotency-Key": "k1"}).json()
+    (store.root / ("a" * 32)).mkdir()  # an upload whose service was killed while it arrived
+    again = JobStore(tmp_path / "jobs")
+    again.remove_halves()
+    assert [found.id for found in again.open_jobs()] == [job["id"]]
+    assert again.with_key("127.0.0.1", "k1").id == job["id"]
+    assert [folder.name for folder in again.root.iterdir()] == [job["id"]]
+
+
+def test_service_pages(client, post):
+    post(client)
+    assert client.get("/readyz").json() == {"status": "ready", "reason": None}
     assert client.get("/v1/models").json()["models"] == [{"name": "test"}]
     assert 'animate4d_jobs{state="queued"} 1' in client.get("/metrics").text
-    assert "<form" in client.get("/").text
+    page = client.get("/")
+    assert "<form" in page.text
+    assert "unsafe" not in page.headers["content-security-policy"]
+    assert "http" not in page.text.replace("http-equiv", "")
     assert client.get("/docs").status_code == 200
 
 

@@ -72,7 +72,9 @@ def test_a_model_goes_in_and_comes_out_animated(service, tmp_path):
         assert time.monotonic() - begun < ANIMATE_SECONDS, job
         time.sleep(1)
     assert job["state"] == "done", job
-    (tmp_path / "animated.glb").write_bytes(get(service + job["links"]["files"]["animated.glb"]))
+    (tmp_path / "animated.glb").write_bytes(
+        get(service + next(file["href"] for file in job["files"] if file["name"] == "animated.glb"))
+    )
     asset = load_asset(tmp_path / "animated.glb")
     assert len(asset.clips) == 1
     assert len(asset.mesh.faces) == 12

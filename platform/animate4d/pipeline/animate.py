@@ -26,6 +26,7 @@ from animate4d.export.moving_object import MovingObject
 from animate4d.fourd.config import PRESETS, led_by_flow
 from animate4d.fourd.fit import FitResult, fit_motion
 from animate4d.io.atomic import atomic_folder
+from animate4d.io.images import composite_grey
 from animate4d.models.mv_vdm import MVVDM
 from animate4d.pipeline.config import Request
 from animate4d.pipeline.exports import played, wanted_files
@@ -74,6 +75,7 @@ def animate(
     model_version: str,
     progress: Callable[[str, float], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    show: Callable[[np.ndarray], None] | None = None,
 ) -> Result:
     """Animate one object into a folder, which appears whole or not at all; an older folder there is replaced.
 
@@ -84,6 +86,8 @@ def animate(
         model_version: identifies the model in the receipt.
         progress: told (stage, overall share from 0 to 1) now and then.
         cancelled: asked now and then whether to stop.
+        show: given `[V, T, S, S, 3]` uint8 pictures on grey while a generated video is made: the input views, then
+            each clip.
 
     Raises:
         AssetError: the file cannot be read, or holds nothing that can be animated.
@@ -93,7 +97,7 @@ def animate(
     if request.video == "generated" and model is None:
         raise ConfigError("a generated video needs a model: give one, or set video=ground-truth")
     with atomic_folder(out) as folder:
-        receipt = _Animation(request, model, folder, progress, cancelled).run(model_version)
+        receipt = _Animation(request, model, folder, progress, cancelled, show).run(model_version)
     return Result(folder=out, receipt=receipt)
 
 
@@ -129,12 +133,14 @@ class _Animation:
         folder: Path,
         progress: Callable[[str, float], None] | None,
         cancelled: Callable[[], bool] | None,
+        show: Callable[[np.ndarray], None] | None,
     ) -> None:
         self.request, self.model, self.folder = request, model, folder
         self.rig = Rig()
         self.clock = StageClock()
         self._number = 0
         self._progress, self._cancelled = progress, cancelled
+        self._show = show or (lambda _pictures: None)
 
     def run(self, model_version: str) -> dict[str, Any]:
         """Go through all stages and return the receipt."""
@@ -152,7 +158,7 @@ class _Animation:
         if self.request.options.strength != 1.0:
             fit = replace(fit, motion=fit.motion.scaled(self.request.options.strength), trajectories=None)
         motion, video_frames = played(fit.motion, self.request)
-        on_grey = np.round(video.on_grey() * 255).astype(np.uint8)
+        on_grey = _on_grey(video)
         with self._stage("export"):
             cloud, splats = subject.splats(motion, video_frames, fit, video, self.request)
             thing = MovingObject(
@@ -202,8 +208,9 @@ class _Animation:
         with self._stage("views"):
             first = subject.look(self.rig, VIEW_PX, so_far.motion if so_far else None)
             around = None if so_far else look_around(subject.look)
+            self._show(composite_grey(first)[:, None])
         with self._stage("video"):
-            return generated_target(
+            target = generated_target(
                 self.model,
                 first,
                 around,
@@ -215,6 +222,8 @@ class _Animation:
                 checkpoint=options.tracker_checkpoint,
                 progress=self._ticks("video"),
             )
+            self._show(_on_grey(target.video))
+        return target
 
     def _true_part(self, asset: Asset, clip: int, start: int) -> Target:
         """Render `frames` frames of the asset's own animation from frame `start` on."""
@@ -267,6 +276,10 @@ class _Animation:
             share = begin + (self._number * (end - begin) + share - begin) / self.request.options.clips
         if self._progress is not None:
             self._progress(stage, share)
+
+
+def _on_grey(video: MultiViewVideo) -> np.ndarray:
+    return np.round(video.on_grey() * 255).astype(np.uint8)
 
 
 def _start_of(stage: str) -> float:

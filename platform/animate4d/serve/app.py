@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,34 +12,60 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
+from animate4d.compute.paths import input_path
 from animate4d.serve.animator import Animator
 from animate4d.serve.config import ServeConfig
 from animate4d.serve.job_store import JobStore
 
+logger = logging.getLogger(__name__)
+
 WORKER_CPUS = 1
+LOOK_SECONDS = 10.0
+"""How often a model that could not be loaded is tried again."""
+
+AGAIN_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Pauses before a job whose worker died is handed over again."""
 
 
-@serve.deployment(name="Api", ray_actor_options={"num_cpus": 0}, max_ongoing_requests=100)
+@serve.deployment(name="Api", ray_actor_options={"num_cpus": 0}, max_ongoing_requests=1000)
 @serve.ingress()
 class Api:
     """Speaks HTTP, keeps the jobs, and hands them to the workers."""
 
-    def __init__(self, config: ServeConfig, model: dict[str, Any], animator: DeploymentHandle) -> None:
-        self.config, self.model, self.animator = config, model, animator
+    def __init__(self, config: ServeConfig, animator: DeploymentHandle) -> None:
+        self.config, self.animator = config, animator
         self.store = JobStore(config.out)
+        self.store.open_again()
+        self.store.remove_halves()
         self.tasks: set[asyncio.Task[None]] = set()
         self.loop = asyncio.get_event_loop()
-        self.loaded = False
+        self.model: dict[str, str] = {}
+        self.unready = "the model is being loaded"
         self._start(self._wait_for_model())
         for job in self.store.open_jobs():
-            self.store.update(job.id, state="queued", stage="", progress=0.0)
+            if not self.store.is_claimed(job.id):
+                self.store.update(job.id, state="queued", stage="", progress=0.0)
             self._start(self._hand_over(job.id))
 
     def __serve_build_asgi_app__(self) -> Any:
         """Return the FastAPI app (called by Ray Serve once the replica exists)."""
         from animate4d.serve.api import create_app
 
-        return create_app(self.config, self.store, self._submit, model=self.model, is_ready=lambda: self.loaded)
+        return create_app(
+            self.config,
+            self.store,
+            self._submit,
+            models=lambda: [self.model] if self.model else [],
+            unready=lambda: self.unready,
+        )
+
+    async def drain(self) -> None:
+        """Take no more jobs, begin none, and return once the running ones have ended or are back in the queue."""
+        self.unready = "the service is shutting down; come back when it has started again"
+        until = time.time() + self.config.drain_seconds
+        self.store.drain(until)
+        while any(self.store.is_claimed(job.id) for job in self.store.open_jobs()):
+            await asyncio.sleep(0.2)
 
     def _submit(self, job_id: str) -> None:
         self.loop.call_soon_threadsafe(lambda: self._start(self._hand_over(job_id)))
@@ -48,31 +76,47 @@ class Api:
         task.add_done_callback(self.tasks.discard)
 
     async def _wait_for_model(self) -> None:
-        self.loaded = await self.animator.ready.remote()
+        while True:
+            try:
+                found = await self.animator.status.remote()
+            except Exception:
+                logger.warning("no worker answers", exc_info=True)
+                found = {"reason": "no worker answers; its log says why"}
+            if self.store.drain_end() is not None:
+                return
+            if "reason" not in found:
+                self.model, self.unready = found, ""
+                return
+            self.unready = found["reason"]
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _hand_over(self, job_id: str) -> None:
-        """Wait for a worker to end a job; a worker that died leaves the job open, which then is a failure."""
-        try:
-            await self.animator.animate.remote(job_id)
-        finally:
-            job = self.store.find(job_id)
-            if job and job.state == "running":
-                self.store.update(job_id, state="failed", stage="", error="the worker died; submit the job again")
+        """Give a job to a worker until it has ended; the second worker that dies on it is the last (see `Worker`)."""
+        pauses = iter(AGAIN_SECONDS)
+        while (job := self.store.find(job_id)) and job.is_open and self.store.drain_end() is None:
+            try:
+                await self.animator.animate.remote(job_id)
+            except Exception:
+                logger.warning("job %s lost its worker", job_id, exc_info=True)
+                if not self.store.is_claimed(job_id):
+                    self.store.update(job_id, state="queued", stage="", progress=0.0)
+                await asyncio.sleep(next(pauses, AGAIN_SECONDS[-1]))
 
 
 def build(args: dict[str, Any]) -> Application:
     """Build the application from the fields of `ServeConfig` (the `args` of a Serve config file)."""
-    from animate4d.runs.registry import resolve_model
-
     paths = {name: Path(args[name]) for name in ("out", "token_file") if args.get(name) is not None}
     config = ServeConfig(**{**args, **paths})
-    folder = resolve_model(config.model, uri=config.tracking_uri)
     options = {"num_cpus": WORKER_CPUS, "num_gpus": 1 if has_gpu() else 0}
     worker = Animator.options(num_replicas=config.workers, ray_actor_options=options)
-    jobs = config.out.absolute()
-    return Api.bind(
-        config, {"name": config.model, "folder": folder.name}, worker.bind(str(folder), str(jobs), WORKER_CPUS)
-    )
+    jobs = str(config.out.absolute())
+    job_seconds = 60 * config.job_minutes
+    return Api.bind(config, worker.bind(model_spec(config.model), config.tracking_uri, jobs, WORKER_CPUS, job_seconds))
+
+
+def model_spec(model: str) -> str:
+    """Return a model's name as it means the same in every process."""
+    return model if model == "shipped" or model.startswith("models:") else str(input_path(Path(model)))
 
 
 def has_gpu() -> bool:

@@ -33,17 +33,48 @@ class ServeConfig:
     """Model replicas; each animates one object at a time."""
 
     max_queued: int = 32
-    """Jobs that may wait; a further one is answered 429 with Retry-After."""
+    """Jobs that may wait or run; a further one is answered 429 with Retry-After."""
+
+    max_open_per_client: int = 16
+    """Jobs of one client (a token, else an address) that may wait or run; a further one is answered 429."""
+
+    requests_per_minute: int = 600
+    """Requests of one client under /v1, in bursts of up to a tenth of that; a further one is answered 429."""
 
     max_upload_mb: int = 64
     """Largest request body in MB; a larger one is answered 413."""
 
+    upload_seconds: int = 300
+    """A body that takes longer to arrive is answered 408."""
+
+    min_free_mb: int = 1000
+    """Free disk in MB below which jobs are refused with 503."""
+
+    job_minutes: float = 60.0
+    """A job that takes longer fails."""
+
+    drain_seconds: int = 30
+    """How long a running job may go on after SIGTERM or Ctrl-C before it is put back into the queue."""
+
     token_file: Path | None = None
-    """File whose one line is the bearer token every /v1 request must carry."""
+    """File with the bearer tokens that every /v1 request must carry, one `NAME:TOKEN` a line (or one bare token). A
+    name sees its own jobs only."""
 
     def __post_init__(self) -> None:
         if self.host not in LOOPBACK and self.token_file is None:
             raise ConfigError(f"host is {self.host}: listening beyond this machine needs --token-file")
-        for name in ("workers", "max_queued", "max_upload_mb"):
+        for name in (
+            "workers",
+            "max_queued",
+            "max_open_per_client",
+            "requests_per_minute",
+            "max_upload_mb",
+            "upload_seconds",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: expected at least 1")
+        for name in ("min_free_mb", "drain_seconds"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}: expected 0 or more")
+        if not self.job_minutes > 0:
+            raise ConfigError(f"job_minutes is {self.job_minutes}: expected more than 0")

@@ -1,4 +1,4 @@
-"""`python jobs/serve.py`: start Ray Serve, wait, stop on Ctrl-C."""
+"""`python jobs/serve.py`: start Ray Serve, wait, drain and stop on Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -8,21 +8,38 @@ import signal
 import time
 from dataclasses import asdict, replace
 
+from animate4d.compute.paths import durable_path
 from animate4d.compute.session import ray_session
 from animate4d.core.errors import ClusterError
+from animate4d.serve.clients import Tokens
 from animate4d.serve.config import ServeConfig
+
+DRAIN_GRACE = 60
+"""Seconds a worker may take to notice that its time is over: one denoising step of the largest model."""
 
 
 def serve(config: ServeConfig) -> int:
-    """Serve until interrupted; returns the exit code.
+    """Serve until interrupted; returns the exit code. A second Ctrl-C leaves at once.
 
     Raises:
         ClusterError: the port is taken.
+        ConfigError: the token file is no such.
         ModelError: there is no such model.
     """
+    from animate4d.runs.registry import resolve_model
+    from animate4d.runs.store import tracking_uri
+
     check_port(config)
+    if config.token_file is not None:
+        Tokens(config.token_file)
+    resolve_model(config.model, uri=config.tracking_uri)
     os.environ.setdefault("RAY_SERVE_ENABLE_HA_PROXY", "0")  # it would listen on all interfaces
-    config = replace(config, out=config.out.absolute())
+    config = replace(
+        config,
+        out=durable_path(config.out),
+        token_file=config.token_file and config.token_file.absolute(),
+        tracking_uri=tracking_uri(config.tracking_uri),
+    )
     print(f"starting the service on http://{config.host}:{config.port} (about 15 s)", flush=True)
     with ray_session(cpus=max(2, config.workers + 1)):
         from ray import serve as ray_serve
@@ -31,7 +48,7 @@ def serve(config: ServeConfig) -> int:
 
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         ray_serve.start(http_options={"host": config.host, "port": config.port})
-        ray_serve.run(
+        service = ray_serve.run(
             build(asdict(config)), name="animate4d", route_prefix="/", logging_config={"log_level": "WARNING"}
         )
         here = f"http://{config.host}:{config.port}"
@@ -42,7 +59,11 @@ def serve(config: ServeConfig) -> int:
             while True:
                 time.sleep(3600)
         except KeyboardInterrupt:
-            print("stopping", flush=True)
+            print(
+                f"stopping; a running job has {config.drain_seconds} s to end, then it waits for the next start",
+                flush=True,
+            )
+            service.drain.remote().result(timeout_s=config.drain_seconds + DRAIN_GRACE)
         finally:
             ray_serve.shutdown()
     return 0
