@@ -135,6 +135,11 @@ COMMANDS = {
         run="animate4d.bench.faults.run:bench_faults",
         summary="Make faults of data and checkpoints happen, and say what each one cost.",
     ),
+    "bench pool": Command(
+        config="animate4d.bench.pool.config:BenchPoolConfig",
+        run="animate4d.bench.pool.run:bench_pool",
+        summary="Measure how well the batch pool keeps its places filled, and break things under it.",
+    ),
     "bench fourd": Command(
         config="animate4d.bench.fourd_config:BenchFourDConfig",
         run="animate4d.bench.fourd:bench_fourd",

@@ -208,3 +208,47 @@ def test_ten_thousand_rows_with_one_bad(tmp_path):
     manifest = read(tmp_path, f"id,asset,prompt,seed\n{lines}last,a.glb,runs,never\n")
     assert sum(row.request is not None for row in manifest.rows) == 9999
     assert manifest.rows[-1].line == 10_001
+
+
+def test_a_row_with_several_seeds_stands_for_a_row_per_seed(tmp_path):
+    rows = read(tmp_path, 'id,asset,prompt,seeds\nfox,fox.glb,runs,"0-2, 7"\n,cow.glb,walks,5\n').rows
+    assert [row.id for row in rows[:4]] == ["fox.seed0", "fox.seed1", "fox.seed2", "fox.seed7"]
+    assert {row.group for row in rows[:4]} == {"fox"}
+    assert [row.request.seed for row in rows] == [0, 1, 2, 7, 5]
+    assert rows[4].group == rows[4].id, "one seed is no choice"
+    assert {row.line for row in rows[:4]} == {2}
+
+
+@pytest.mark.parametrize("cell", ["a", "1-", "3-1", "0-100", "1.5", "-4", "0-9999999999999999999"])
+def test_seeds_that_are_none_name_their_column(tmp_path, cell):
+    row = only_row(tmp_path, f"asset,prompt,seeds\nfox.glb,runs,{cell}\n")
+    assert (row.request, row.column) == (None, "seeds")
+
+
+def test_seed_and_seeds_exclude_each_other(tmp_path):
+    assert "keep one" in only_row(tmp_path, "asset,prompt,seed,seeds\nfox.glb,runs,1,2\n").problem
+
+
+def test_a_pattern_stands_for_a_row_per_file_in_order_of_names(tmp_path):
+    for name in ("b.glb", "a.glb", "a.txt"):
+        (tmp_path / "models").mkdir(exist_ok=True)
+        (tmp_path / "models" / name).write_bytes(b"")
+    (tmp_path / "models" / "dir.glb").mkdir()
+    rows = read(tmp_path, "id,asset,prompt\nall,models/*.glb,runs\n,models/[ab].glb,sits\n").rows
+    assert [row.asset for row in rows] == ["models/a.glb", "models/b.glb"] * 2
+    assert [row.id for row in rows[:2]] == ["all.a", "all.b"]
+    assert rows[0].request.asset == tmp_path / "models/a.glb"
+    assert len({row.id for row in rows}) == 4
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_meant_itself_and_one_that_fits_nothing_fails(tmp_path):
+    (tmp_path / "fox[1].glb").write_bytes(b"")
+    assert only_row(tmp_path, "asset,prompt\nfox[1].glb,runs\n").asset == "fox[1].glb"
+    row = only_row(tmp_path, "asset,prompt\nfoxes/*.glb,runs\n")
+    assert (row.request, row.column) == (None, "asset")
+    assert "no file" in row.problem
+
+
+def test_all_rows_that_share_an_id_are_told_at_once(tmp_path):
+    with pytest.raises(ManifestError, match=r"lines 2 and 3 share the id 'a'; lines 4 and 5 share the id 'B'"):
+        read(tmp_path, "id,asset,prompt\na,x.glb,p\na,y.glb,p\nb,x.glb,p\nB,y.glb,p\n")

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from animate4d.batch import pool as pool_module
 from animate4d.batch.manifest import ManifestRow
-from animate4d.batch.pool import Ended, Pool, PoolPlan, Started, Waiting, pool_size
+from animate4d.batch.pool import Ended, Pool, PoolPlan, Shrunk, Started, Waiting, pool_size
 from animate4d.core.errors import ClusterError, ModelError
 from animate4d.pipeline.config import Request
 
@@ -34,6 +33,8 @@ def make_actor():
                 stream.write("x")
             if word == "die" and len(marks.read_text()) <= int(rest):
                 os._exit(1)
+            if word == "large" and (rest == "always" or request.options.fit != "draft"):
+                return {"state": "failed", "kind": "resource", "message": "ran out of memory", "trace": ""}
             if word == "hang":
                 time.sleep(600)
             if word == "bad":
@@ -73,11 +74,10 @@ def plan(**changes):
 
 
 @pytest.fixture
-def run_pool(ray_cluster, monkeypatch, tmp_path):
-    monkeypatch.setattr(pool_module, "RowWorker", make_actor())
+def run_pool(ray_cluster, tmp_path):
 
     def run(wanted, **changes):
-        with contextlib.closing(Pool(plan(**changes), tmp_path)) as pool:
+        with contextlib.closing(Pool(plan(**changes), tmp_path, make_actor())) as pool:
             return list(pool.run(wanted))
 
     return run
@@ -122,6 +122,22 @@ def test_a_row_that_hangs_is_stopped_and_its_place_used_again(run_pool):
     assert any(isinstance(event, Waiting) and "row0" in event.running for event in events)
 
 
+def test_a_row_that_ran_out_of_memory_asks_for_less_once_of_a_fresh_worker(run_pool, tmp_path):
+    events = run_pool(rows("large", "a"))
+    assert [event.row.request.options.fit for event in events if isinstance(event, Shrunk)] == ["draft"]
+    ended = outcomes(events)
+    assert ended["row0"].outcome["state"] == "done"
+    assert ended["row0"].row.request.options.fit == "draft"
+    assert ended["row1"].row.request.options.fit == "standard"
+
+
+def test_a_row_that_always_runs_out_of_memory_fails_and_the_pool_stays_healthy(run_pool, tmp_path):
+    ended = outcomes(run_pool(rows("large always", "a")))
+    assert ended["row0"].outcome["kind"] == "resource"
+    assert (tmp_path / "row0.starts").read_text() == "xx"
+    assert ended["row1"].outcome["state"] == "done"
+
+
 def test_bad_input_is_not_tried_again(run_pool, tmp_path):
     run_pool(rows("bad"))
     assert (tmp_path / "row0.starts").read_text() == "x"
@@ -137,9 +153,8 @@ def test_workers_that_die_while_starting_end_the_batch(run_pool):
         run_pool(rows("a"), version="die")
 
 
-def test_closing_ends_workers_in_the_middle_of_a_call(ray_cluster, monkeypatch, tmp_path):
-    monkeypatch.setattr(pool_module, "RowWorker", make_actor())
-    pool = Pool(plan(), tmp_path)
+def test_closing_ends_workers_in_the_middle_of_a_call(ray_cluster, tmp_path):
+    pool = Pool(plan(), tmp_path, make_actor())
     for event in pool.run(rows("hang")):
         if isinstance(event, Waiting) and event.running:
             assert pool.stage("row0") == "fit"

@@ -1,9 +1,17 @@
 import csv
+import json
 import random
 
 import pytest
 
-from animate4d.batch.report import FORMULA_STARTS, safe_cell, table_row, write_results
+from animate4d.batch.report import (
+    FORMULA_STARTS,
+    best_of_seeds,
+    safe_cell,
+    table_row,
+    write_records,
+    write_results,
+)
 
 
 def table(path):
@@ -64,3 +72,34 @@ def test_a_result_without_a_glb_has_no_link_to_one(done):
     assert "glb" not in cells
     assert (cells["ply"], cells["receipt"]) == ("scan/splats/static.ply", "scan/receipt.json")
     assert table_row(done("fox"))["glb"] == "fox/animated.glb"
+
+
+def test_the_best_seed_of_a_row_is_marked_and_json_lines_hold_every_text_exactly(tmp_path, done, failed, manifest_of):
+    results = [
+        done("fox.seed0", "=fox", group="fox", iou=0.9),
+        done("fox.seed1", "=fox", group="fox", iou=0.95, shrunk=True),
+        done("fox.seed2", "=fox", group="fox", iou=0.99, lost=(3, 4, 5, 6)),
+        done("cow", extra={"artist": "-Kim"}),
+        failed("bad", "line 3: no"),
+    ]
+    assert best_of_seeds(results) == {"fox.seed1"}, "lost frames count against the sharper outline"
+    write_results(tmp_path / "results.csv", manifest_of(results, extra=("artist",)), results)
+    write_records(tmp_path / "results.jsonl", results)
+    rows = table(tmp_path / "results.csv")
+    assert [row["best"] for row in rows] == ["0", "1", "0", "0", ""]
+    assert [row["group"] for row in rows] == ["fox"] * 3 + ["cow", "bad"]
+    assert "fit=draft" in rows[1]["warnings"]
+    records = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert [record["id"] for record in records] == [result.row.id for result in results]
+    assert records[0]["prompt"] == "=fox"
+    assert rows[0]["prompt"] == "'=fox"
+    assert records[3]["manifest"] == {"artist": "-Kim"}
+    assert records[1]["score"] == 0.95
+
+
+def test_where_the_truth_is_known_it_is_the_score(done, failed):
+    truth = {"e_fit": 0.01, "e_static": 0.1, "ratio": 0.1, "psnr": 35.0, "psnr_unseen": 33.0}
+    assert done("a", truth=truth).score == pytest.approx(0.9)
+    assert done("a", truth=truth | {"ratio": 1.5}).score == 0.0
+    assert done("a", truth=truth | {"ratio": None}, iou=0.8).score == 0.8
+    assert failed("b", "no").score is None

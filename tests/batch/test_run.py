@@ -87,7 +87,14 @@ def test_one_row_is_done_the_bad_ones_say_why_and_a_second_run_does_nothing(ray_
     printed = capsys.readouterr().out
     assert "[6/6]" in printed
     assert "1 done, 5 failed" in printed
-    assert sorted(path.name for path in out.iterdir()) == [".lock", "good", "index.html", "ledger.jsonl", "results.csv"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        ".lock",
+        "good",
+        "index.html",
+        "ledger.jsonl",
+        "results.csv",
+        "results.jsonl",
+    ]
 
     before = {path: path.stat().st_mtime_ns for path in (out / "good").rglob("*")}
     write_manifest(assets, *manifest.read_text().splitlines()[1:4])

@@ -17,14 +17,18 @@ class AnimateBatchConfig:
     """Animate every row of a manifest; running the same command again does only what is missing."""
 
     manifest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]
-    """CSV with columns asset,prompt and optionally id, seed, video, clip, frames, fit, strength, loop, fps, formats,
-    guidance, steps, negative_prompt, free_init, step_cache."""
+    """CSV, or JSON lines (.jsonl), with columns asset,prompt and optionally id, seed or seeds (0-3, or 1 5 9), video,
+    clip, frames, fit, strength, loop, fps, formats, guidance, steps, negative_prompt, free_init, step_cache. An asset
+    may be a pattern: models/*.glb."""
 
     out: Path = Path("out/batch")
     """Folder of the results: one folder per row, index.html, results.csv, ledger.jsonl. All workers must see it."""
 
     model: str = "shipped"
     """Model to animate with: shipped, a model folder, or models:/mv-vdm@champion."""
+
+    plan: bool = False
+    """Print what would be done, how long it will take and how much disk it needs, and do nothing."""
 
     workers: int | None = None
     """Objects worked on at once; unset: one per GPU, or one per CPU where there is no GPU."""

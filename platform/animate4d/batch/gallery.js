@@ -67,7 +67,7 @@ function sift() {
   let found = 0;
   for (const entry of [...cards, ...problems]) {
     const done = entry.dataset.state === "done";
-    const fits = filter === "all" || (filter === "done") === done;
+    const fits = { all: true, done, failed: !done, best: entry.dataset.best === "1" }[filter];
     entry.hidden = !(fits && words.every((word) => entry.dataset.text.includes(word)));
     if (!entry.hidden) found += 1;
   }
@@ -92,6 +92,13 @@ for (const card of cards) {
   prepare(card);
   watcher.observe(card);
 }
+document.getElementById("sort").addEventListener("change", (event) => {
+  const [key, way] = event.target.value.split("-");
+  const sign = way === "down" ? -1 : 1;
+  // Sorting is stable, so the manifest's order (that of `cards`) decides between equals.
+  const order = key ? [...cards].sort((a, b) => sign * (a.dataset[key] - b.dataset[key])) : cards;
+  document.querySelector(".cards").append(...order);
+});
 search.addEventListener("input", sift);
 for (const button of document.querySelectorAll("[data-filter]")) {
   button.addEventListener("click", () => {

@@ -6,13 +6,15 @@ the content security policy names both by hash.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from urllib.parse import quote
 
+from animate4d.batch.forecast import duration
 from animate4d.batch.manifest import Manifest
-from animate4d.batch.report import LINKS, RowResult, links_of
+from animate4d.batch.report import LINKS, RowResult, best_of_seeds, links_of
 from animate4d.io.atomic import write_text
 from animate4d.io.pages import escape, part, policy
 
@@ -24,6 +26,8 @@ def write_gallery(path: Path, manifest: Manifest, results: Sequence[RowResult]) 
     style, script = (part("animate4d.batch", name) for name in ("gallery.css", "gallery.js"))
     done = [result for result in results if result.state == "done"]
     others = [result for result in results if result.state != "done"]
+    best = best_of_seeds(results)
+    seeds = Counter(result.row.group for result in results)
     page = Template(part("animate4d.batch", "gallery.html")).substitute(
         policy=policy(style, script, "img-src 'self' data:; media-src 'self'"),
         title=escape(manifest.path.stem),
@@ -33,7 +37,9 @@ def write_gallery(path: Path, manifest: Manifest, results: Sequence[RowResult]) 
         all=len(results),
         done=len(done),
         failed=len(others),
-        cards="".join(map(_card, done)),
+        best=len(best),
+        best_hidden="" if best else "hidden",
+        cards="".join(_card(result, result.row.id in best, seeds[result.row.group]) for result in done),
         problems=_problems(others),
     )
     write_text(path, page)
@@ -44,10 +50,11 @@ def _summary(results: Sequence[RowResult]) -> str:
     parts = [f"{counts['done']} animated"]
     parts += [f"{counts[state]} {state}" for state in ("failed", "skipped") if counts[state]]
     seconds = sum(sum(result.receipt["seconds"].values()) for result in results if result.state == "done")
-    return " · ".join([*parts, f"{_duration(seconds)} of work"])
+    return " · ".join([*parts, f"{duration(seconds)} of work"])
 
 
-def _card(result: RowResult) -> str:
+def _card(result: RowResult, best: bool, seeds: int) -> str:
+    """Return one card; `best` of so many `seeds` of one row."""
     row, receipt = result.row, result.receipt
     request, folder = receipt["request"], quote(row.id)
     seconds = receipt["seconds"]
@@ -78,10 +85,15 @@ def _card(result: RowResult) -> str:
         quality=quality,
         quality_share=f"{share:.3f}",
         quality_title=escape(explained),
-        seconds=_duration(sum(seconds.values())),
+        seconds=duration(sum(seconds.values())),
         seconds_title=escape(stages),
         seed=request["seed"],
-        notes=_notes(receipt),
+        seeds=f" of {seeds}" if seeds > 1 else "",
+        badge='<b class="badge">best seed</b>' if best else "",
+        best=int(best),
+        score=f"{result.score or 0:.4f}",
+        work=f"{sum(seconds.values()):.1f}",
+        notes=_notes(result),
         links="".join(links),
     )
 
@@ -99,9 +111,9 @@ def _quality(receipt: dict) -> tuple[str, str, float, str]:
     return "Motion recovered", f"{recovered:.0%}", recovered, explained
 
 
-def _notes(receipt: dict) -> str:
-    notes = list(receipt["warnings"])
-    lost = receipt["fit"]["lost_frames"]
+def _notes(result: RowResult) -> str:
+    notes = result.notes
+    lost = result.receipt["fit"]["lost_frames"]
     if lost:
         notes.insert(0, f"The fit lost the video in frame{'s' if len(lost) > 1 else ''} {', '.join(map(str, lost))}.")
     if not notes:
@@ -122,10 +134,3 @@ def _problems(results: Sequence[RowResult]) -> str:
         for result in results
     ]
     return f'<section class="problems" aria-label="Rows not done"><h3>Not done</h3>{"".join(entries)}</section>'
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,14 @@ class Ledger:
 
     def write(self, event: str, **facts: Any) -> None:
         """Append one event with the time of day; returns once it is on disk."""
-        record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **facts}
-        # Escaping everything beyond ASCII keeps line separators and terminal codes in a prompt from faking a record.
-        self._stream.write(json.dumps(record, ensure_ascii=True).encode() + b"\n")
+        self.write_all([{"event": event, **facts}])
+
+    def write_all(self, events: Iterable[dict[str, Any]]) -> None:
+        """Append events, each with its name under `event`, and wait for the disk once."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        for event in events:
+            # Escaping all beyond ASCII keeps line separators and terminal codes in a prompt from faking a record.
+            self._stream.write(json.dumps({"time": now, **event}, ensure_ascii=True).encode() + b"\n")
         self._stream.flush()
         os.fsync(self._stream.fileno())
 

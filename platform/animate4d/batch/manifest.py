@@ -1,7 +1,8 @@
-"""The manifest of a batch: a CSV with one object per row.
+"""The manifest of a batch: a table with one object per row, as CSV or as JSON lines.
 
-Columns `asset` and `prompt` are required; `id`, `seed`, `video`, `clip` and the options of `pipeline.config` are
-optional; unknown columns are kept and come back in `results.csv`. What is wrong with the table as a whole (a missing
+Columns `asset` and `prompt` are required; `id`, `seed`, `seeds`, `video`, `clip` and the options of `pipeline.config`
+are optional; unknown columns are kept and come back in `results.csv`. A row whose asset is a pattern (`models/*.glb`)
+stands for a row per file, one with several seeds for a row per seed. What is wrong with the table as a whole (a missing
 column, two rows of one id) refuses it before any work; what is wrong with one row becomes that row's failure.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import glob
 import io
 import re
 from collections.abc import Callable
@@ -16,16 +18,21 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from animate4d.batch.records import Record, read_records, read_text
 from animate4d.core.errors import ConfigError, ManifestError
 from animate4d.core.hashing import hash_json, slug
 from animate4d.pipeline.config import SEED_LIMIT, AnimateOptions, Request
 
 REQUIRED = ("asset", "prompt")
 OPTION_COLUMNS = tuple(option.name for option in fields(AnimateOptions))
-KNOWN = (*REQUIRED, "id", "seed", "video", "clip", *OPTION_COLUMNS)
+KNOWN = (*REQUIRED, "id", "seed", "seeds", "video", "clip", *OPTION_COLUMNS)
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 DEVICE_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 BATCH_FILES = {"ledger.jsonl", "results.csv", "index.html", "logs", "gallery"}
+MAX_TOLD = 20
+"""Pairs of rows with one id that a message names."""
+MAX_SEEDS = 100
+"""Seeds of one row; more is a slip of the hand rather than a choice among results."""
 FIELD_LIMIT = 100_000
 """Characters in one cell; an unclosed quote otherwise swallows the rest of the file into one prompt."""
 
@@ -37,6 +44,7 @@ class ManifestRow:
     Attributes:
         line: number of the row's first line in the file, the header being line 1.
         id: names the result folder; from the `id` column, else derived from the row's content.
+        group: shared by the rows that one row with several seeds stands for; else the id.
         asset: cell as written.
         prompt: cell as written, without surrounding spaces.
         request: what to animate; None when the row is wrong.
@@ -47,6 +55,7 @@ class ManifestRow:
 
     line: int
     id: str
+    group: str = ""
     asset: str
     prompt: str
     request: Request | None
@@ -60,7 +69,7 @@ class Manifest:
     """A table that can be worked on.
 
     Attributes:
-        path: the CSV file.
+        path: the file.
         rows: in file order, ids unique.
         extra_columns: unknown columns in file order.
         warnings: things to tell the user before starting, one line each.
@@ -84,17 +93,19 @@ def read_manifest(path: Path, defaults: AnimateOptions) -> Manifest:
     """Read a manifest; asset paths are taken relative to its folder.
 
     Args:
-        path: UTF-8 CSV (a byte-order mark and Windows line ends are fine).
+        path: UTF-8 CSV, or JSON lines where its name ends in .jsonl (a byte-order mark and Windows line ends are fine).
         defaults: options of rows whose cell is empty or whose column is missing.
 
     Raises:
         ManifestError: the file cannot be read as a table, a required column is missing, there are no rows, or two rows
             share an id.
     """
-    table = _read_table(path)
-    header = [name.strip().lower() for name in table[0][1]] if table else []
-    _check_header(path, header)
-    rows = tuple(_parse_row(path, line, header, cells, defaults) for line, cells in table[1:])
+    header, table = read_records(path) if path.suffix.lower() == ".jsonl" else _read_csv(path)
+    rows = tuple(
+        row
+        for line, cells, problem in table
+        for row in _parse_rows(path.parent, line, header, cells, problem, defaults)
+    )
     if not rows:
         raise ManifestError(f"{path}: no rows below the header: add one line per object")
     _check_ids(path, rows)
@@ -102,16 +113,23 @@ def read_manifest(path: Path, defaults: AnimateOptions) -> Manifest:
     return Manifest(path=path, rows=rows, extra_columns=extra, warnings=tuple(_misspelled(path, extra)))
 
 
-def _read_table(path: Path) -> list[tuple[int, list[str]]]:
+def _read_csv(path: Path) -> tuple[list[str], list[Record]]:
+    """Return the columns and (first line number, cells by column, problem) of every non-empty record."""
+    table = _read_cells(path)
+    header = [name.strip().lower() for name in table[0][1]] if table else []
+    _check_header(path, header)
+    records = []
+    for line, cells in table[1:]:
+        padded = [*cells, *[""] * (len(header) - len(cells))]
+        row = {name: cell.strip() for name, cell in zip(header, padded, strict=False) if name}
+        more = f"{len(cells)} cells for {len(header)} columns: quote a prompt that holds a comma"
+        records.append((line, row, more if len(cells) > len(header) else ""))
+    return header, records
+
+
+def _read_cells(path: Path) -> list[tuple[int, list[str]]]:
     """Return (first line number, cells) of every non-empty record."""
-    if path.is_dir():
-        raise ManifestError(f"{path} is a folder: give the manifest CSV itself")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise ManifestError(f"{path}: no such file: give the path of a manifest CSV") from None
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: byte {error.start} is not UTF-8: save the file as 'CSV UTF-8'") from None
+    text = read_text(path)
     csv.field_size_limit(FIELD_LIMIT)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     table: list[tuple[int, list[str]]] = []
@@ -139,28 +157,96 @@ def _check_header(path: Path, header: list[str]) -> None:
         raise ManifestError(f"{path}: column '{doubled}' stands twice in line 1: keep one of them")
 
 
-def _parse_row(path: Path, line: int, header: list[str], cells: list[str], defaults: AnimateOptions) -> ManifestRow:
-    padded = [*cells, *[""] * (len(header) - len(cells))]
-    row = {name: cell.strip() for name, cell in zip(header, padded, strict=False) if name}
-    given = {name: row.get(name, "") for name in KNOWN if name != "id"}
-    row_id = row.get("id") or f"{slug(Path(row['asset']).stem)[:40]}-{hash_json(given)[:8]}"
+def _parse_rows(
+    folder: Path, line: int, header: list[str], row: dict[str, str], problem: str, defaults: AnimateOptions
+) -> list[ManifestRow]:
+    """Return the rows that a row of the file stands for: one per file of its pattern and per seed."""
+    row = {name: row.get(name, "") for name in (*header, *REQUIRED)}
+    try:
+        if problem:
+            raise CellError("", problem)
+        files = _files(folder, row["asset"])
+        seeds = _seeds(row)
+    except CellError as error:
+        return [_parse_row(folder, line, row, row.get("id", ""), error, defaults)]
+    rows = []
+    for file in files:
+        one = row | {"asset": file}
+        name = row.get("id", "")
+        name = f"{name}.{slug(Path(file).stem)[:40]}" if name and len(files) > 1 else name
+        if len(seeds) == 1:
+            rows.append(_parse_row(folder, line, one | {"seed": seeds[0]}, name, None, defaults))
+            continue
+        group = name or _content_id(one)
+        rows += [
+            replace(_parse_row(folder, line, one | {"seed": seed}, f"{group}.seed{seed}", None, defaults), group=group)
+            for seed in seeds
+        ]
+    return rows
+
+
+def _parse_row(
+    folder: Path, line: int, row: dict[str, str], row_id: str, problem: CellError | None, defaults: AnimateOptions
+) -> ManifestRow:
+    row_id = row_id or _content_id(row)
     plain: dict[str, Any] = {
         "line": line,
         "id": row_id,
+        "group": row_id,
         "asset": row["asset"],
         "prompt": row["prompt"],
-        "extra": {name: value for name, value in row.items() if name not in KNOWN},
+        "extra": {name: value for name, value in row.items() if name and name not in KNOWN},
     }
     try:
-        if len(cells) > len(header):
-            raise CellError("", f"{len(cells)} cells for {len(header)} columns: quote a prompt that holds a comma")
+        if problem is not None:
+            raise problem
         _check_id(row_id)
-        request = _parse_request(path.parent, row, defaults)
+        request = _parse_request(folder, row, defaults)
     except ConfigError as error:
         column = error.column if isinstance(error, CellError) else str(error).split(" ", 1)[0]
         where = f"line {line}, column {column}" if column else f"line {line}"
         return ManifestRow(**plain, request=None, column=column, problem=f"{where}: {error}")
     return ManifestRow(**plain, request=request)
+
+
+def _content_id(row: dict[str, str]) -> str:
+    """Return an id of what a row asks for; a column that is empty might as well not be there."""
+    given = {name: row.get(name, "") for name in KNOWN if name not in ("id", "seeds")}
+    if row.get("seeds"):
+        given["seeds"] = row["seeds"]
+    return f"{slug(Path(row['asset']).stem)[:40]}-{hash_json(given)[:8]}"
+
+
+def _files(folder: Path, asset: str) -> list[str]:
+    """Return the files a cell names, as written or, for a pattern, as found in order of their names."""
+    if not set("*?[") & set(asset) or "://" in asset or "\0" in asset or (folder / asset).exists():
+        return [asset]
+    found = sorted(glob.glob(asset, root_dir=folder, recursive=True))  # noqa: PTH207  # absolute patterns too
+    files = [name for name in found if (folder / name).is_file()]
+    if not files:
+        raise CellError("asset", f"no file in {folder} fits the pattern {asset[:80]!r}: mend it, or name a file")
+    return files
+
+
+def _seeds(row: dict[str, str]) -> list[str]:
+    """Return the seeds of a row as text; a range may be written 0-3."""
+    if not row.get("seeds"):
+        return [row.get("seed", "")]
+    if row.get("seed"):
+        raise CellError("seeds", "the row has a seed too: keep one of the two columns")
+    seeds: list[str] = []
+    for part in re.split(r"[\s,;]+", row["seeds"].strip(" ,;")):
+        first, dash, last = part.partition("-")
+        if not re.fullmatch(r"[0-9]{1,19}", first) or (dash and not re.fullmatch(r"[0-9]{1,19}", last)):
+            raise CellError("seeds", f"{part[:40]!r} is no seed and no range: write 0-3, or 1 5 9")
+        count = int(last if dash else first) + 1 - int(first)
+        if not 0 < count <= MAX_SEEDS:
+            raise CellError("seeds", f"{part[:40]!r} is a range of {count} seeds: give 1 to {MAX_SEEDS}")
+        span = map(str, range(int(first), int(first) + count))
+        seeds += [seed for seed in span if seed not in seeds]
+    if len(seeds) > MAX_SEEDS:
+        raise CellError("seeds", f"{len(seeds)} seeds: give at most {MAX_SEEDS}")
+    return seeds
 
 
 def _parse_request(folder: Path, row: dict[str, str], defaults: AnimateOptions) -> Request:
@@ -245,13 +331,17 @@ def _check_id(row_id: str) -> None:
 def _check_ids(path: Path, rows: tuple[ManifestRow, ...]) -> None:
     # Compared without case: 'Fox' and 'fox' are one folder on macOS and Windows.
     seen: dict[str, ManifestRow] = {}
+    doubled = []
     for row in rows:
         other = seen.setdefault(row.id.lower(), row)
         if other is not row:
-            raise ManifestError(
-                f"{path}: lines {other.line} and {row.line} share the id '{row.id}': give each row its own id "
-                "(rows without an id that ask for exactly the same count as one)"
-            )
+            doubled.append(f"lines {other.line} and {row.line} share the id '{row.id}'")
+    if doubled:
+        more = f" and {len(doubled) - MAX_TOLD} more" if len(doubled) > MAX_TOLD else ""
+        raise ManifestError(
+            f"{path}: {'; '.join(doubled[:MAX_TOLD])}{more}: give each row its own id "
+            "(rows without an id that ask for exactly the same count as one)"
+        )
 
 
 def _misspelled(path: Path, extra: tuple[str, ...]) -> list[str]:

@@ -1,16 +1,19 @@
 """Hand rows to a pool of workers and take their outcomes as they come.
 
-One row per worker at a time. A worker that dies is replaced and its row starts over a few times; a row over its time
-limit ends with its worker, because a blocked native call can only be stopped by ending the process. Nothing but
-requests and outcomes travels through Ray: the workers write results to disk.
+One row per worker at a time, in the order given. What is tried again depends on whose fault it was: bad input never; a
+worker that died is replaced, on whatever node has room, and its row starts over a few times; a row that ran out of
+memory gets a fresh worker and one smaller request. A row over its time limit ends with its worker, because a blocked
+native call can only be stopped by ending the process. Nothing but requests and outcomes travels through Ray: the
+workers write results to disk.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,8 @@ from animate4d.compute.session import require_resources
 from animate4d.core.errors import ClusterError, ModelError
 
 POLL_SECONDS = 1.0
+LOST_REPLIES = 3
+"""How often Ray asks a living worker again whose answer was lost; a row that is done says so at once."""
 START_FAILURES = 3
 """Workers that may die in a row while starting before the pool gives up: the cause is then not the objects."""
 
@@ -59,11 +64,18 @@ class Started:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ended:
-    """A row ended; `outcome` is what `RowWorker.animate` returns."""
+    """A row ended; `outcome` is what `RowWorker.animate` returns, `row.request` what was asked of it last."""
 
     row: ManifestRow
     attempt: int
     outcome: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shrunk:
+    """A row ran out of memory; `row` asks for less and starts over."""
+
+    row: ManifestRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,16 +107,31 @@ def pool_size(wanted: int | None, rows: int) -> tuple[int, float, float]:
     return max(1, min(wanted or slots, slots, rows)), 1.0, gpus
 
 
+def local_places() -> tuple[int, bool]:
+    """Return how many objects this machine alone would work on at once, and whether on GPUs; Ray is not started."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    return (gpus, True) if gpus else (os.cpu_count() or 1, False)
+
+
 class Pool:
     """Workers of one batch; iterate `run`, and `close` in any case."""
 
-    def __init__(self, plan: PoolPlan, out: Path) -> None:
+    def __init__(self, plan: PoolPlan, out: Path, worker: type = RowWorker) -> None:
+        """Remember what to do; `worker` is the class of the actors, with the methods of `RowWorker`."""
         self._plan = plan
+        self._worker = worker
         self._out = out
         self._slots: list[_Slot] = []
         self._start_failures = 0
 
-    def run(self, rows: Sequence[ManifestRow]) -> Iterator[Started | Ended | Waiting]:
+    def warm_up(self) -> None:
+        """Start all workers and wait until each one is ready; without it, rows start as soon as the first is."""
+        self._slots = [self._start() for _ in range(self._plan.workers)]
+        ray.wait([slot.call for slot in self._slots], num_returns=len(self._slots))
+
+    def run(self, rows: Sequence[ManifestRow]) -> Iterator[Started | Ended | Shrunk | Waiting]:
         """Work through rows; every row gives exactly one `Ended`.
 
         Raises:
@@ -112,7 +139,7 @@ class Pool:
             ClusterError: workers keep dying before they have done anything.
         """
         queue = deque((row, 1) for row in rows)
-        self._slots = [self._start() for _ in range(self._plan.workers)]
+        self._slots = self._slots or [self._start() for _ in range(self._plan.workers)]
         idle: list[_Slot] = []
         while queue or any(slot.row for slot in self._slots):
             while queue and idle:
@@ -136,6 +163,12 @@ class Pool:
                 elif row is None:
                     self._check_start(outcome)
                     idle.append(slot)
+                elif outcome.get("kind") == "resource" and row.request and (smaller := row.request.smaller()):
+                    self._replace(slot)
+                    row = replace(row, request=smaller)
+                    queue.appendleft((row, attempt + 1))
+                    yield Shrunk(row=row)
+                    continue
                 else:
                     slot.row = slot.call = None
                     idle.append(slot)
@@ -165,8 +198,13 @@ class Pool:
 
     def _start(self) -> _Slot:
         plan = self._plan
-        actor_class: Any = ray.remote(RowWorker)
-        options = {"num_cpus": plan.cpus, "num_gpus": plan.gpus, "max_concurrency": CONCURRENT_CALLS}
+        actor_class: Any = ray.remote(self._worker)
+        options = {
+            "num_cpus": plan.cpus,
+            "num_gpus": plan.gpus,
+            "max_concurrency": CONCURRENT_CALLS,
+            "max_task_retries": LOST_REPLIES,
+        }
         actor = actor_class.options(**options).remote()
         model = None if plan.model is None else str(plan.model)
         return _Slot(actor=actor, call=actor.prepare.remote(model, plan.version, max(1, int(plan.cpus))))

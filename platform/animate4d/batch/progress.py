@@ -13,6 +13,11 @@ HEARTBEAT_SECONDS = 15.0
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
+def line_of(text: str) -> str:
+    """Return text as one line of a terminal, whatever a prompt or a path holds."""
+    return UNPRINTABLE.sub(" ", text)
+
+
 class Progress:
     """Counts rows and writes lines; the time left is rows to come times their mean seconds over the workers."""
 
@@ -25,7 +30,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Write one line; control characters of a prompt or path cannot move the cursor or fake a line."""
-        sys.stdout.write(UNPRINTABLE.sub(" ", text) + "\n")
+        sys.stdout.write(line_of(text) + "\n")
         sys.stdout.flush()
         self._spoke = time.monotonic()
 

@@ -10,6 +10,7 @@ import contextlib
 import re
 import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -18,19 +19,21 @@ from pathlib import Path
 from typing import Any
 
 from animate4d import __version__
-from animate4d.assets.sniff import detect_format
 from animate4d.batch.config import AnimateBatchConfig
+from animate4d.batch.forecast import longest_first
 from animate4d.batch.gallery import write_gallery
-from animate4d.batch.ledger import Ledger, folder_lock
-from animate4d.batch.manifest import Manifest, ManifestRow, read_manifest
-from animate4d.batch.pool import Ended, Pool, PoolPlan, Started, Waiting, pool_size
-from animate4d.batch.progress import Progress
-from animate4d.batch.report import RowResult, table_row, write_results
+from animate4d.batch.ledger import Ledger, folder_lock, read_ledger
+from animate4d.batch.manifest import Manifest, read_manifest
+from animate4d.batch.plan import PlannedRow, plan_rows, plan_text
+from animate4d.batch.pool import Ended, Pool, PoolPlan, Shrunk, Started, Waiting, local_places, pool_size
+from animate4d.batch.progress import Progress, line_of
+from animate4d.batch.report import RowResult, best_of_seeds, table_row, write_records, write_results
+from animate4d.batch.worst import write_worst
 from animate4d.compute.paths import durable_path, input_path
 from animate4d.compute.session import ray_session
-from animate4d.core.errors import AssetError, ConfigError
+from animate4d.core.errors import ConfigError
 from animate4d.core.hashing import hash_file
-from animate4d.pipeline.receipt import matching_receipt, model_version
+from animate4d.pipeline.receipt import model_version
 from animate4d.runs.batch_run import BatchRun
 from animate4d.runs.registry import resolve_model
 
@@ -39,7 +42,7 @@ REPORT_SECONDS = 20.0
 """Least time between two writes of the table and the page while rows are coming in."""
 
 LEFTOVER = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
-"""Folders of `io.atomic` that a killed worker could not remove."""
+"""Folders and files of `io.atomic` that a killed worker or driver could not remove."""
 
 
 def animate_batch(config: AnimateBatchConfig) -> int:
@@ -56,9 +59,37 @@ def animate_batch(config: AnimateBatchConfig) -> int:
     """
     manifest = read_manifest(input_path(config.manifest), config.options)
     out = durable_path(config.out)
+    if config.plan:
+        return show_plan(config, manifest, out)
     _check_writable(out)
     with folder_lock(out), Ledger(out / "ledger.jsonl") as ledger:
         return _Batch(config, manifest, out, ledger).run()
+
+
+def show_plan(config: AnimateBatchConfig, manifest: Manifest, out: Path) -> int:
+    """Print what a batch would do and cost; nothing is written. Returns 1 if a row is wrong, like the batch would."""
+    _, version = _model(config, manifest)
+    planned = plan_rows(manifest, out, version, _shrunk(out))
+    places, gpus = local_places()
+    workers = max(1, min(config.workers or places, len(planned)))
+    for line in (*manifest.warnings, *plan_text(planned, workers=workers, gpus=gpus)):
+        print(line_of(line))
+    return 1 if any(one.need == "wrong" for one in planned) else 0
+
+
+def _model(config: AnimateBatchConfig, manifest: Manifest) -> tuple[Path | None, str]:
+    """Return the folder and version of the model; None and "" where no row needs one."""
+    if not any(row.request and row.request.video == "generated" for row in manifest.rows):
+        return None, ""
+    folder = resolve_model(config.model, uri=config.tracking_uri)
+    return folder, model_version(folder)
+
+
+def _shrunk(out: Path) -> set[str]:
+    """Return the ids of rows that ran out of memory in an earlier run and were done with less."""
+    path = out / "ledger.jsonl"
+    events = read_ledger(path) if path.is_file() else []
+    return {event["id"] for event in events if event.get("event") == "row_shrunk"}
 
 
 class _Batch:
@@ -67,6 +98,7 @@ class _Batch:
     def __init__(self, config: AnimateBatchConfig, manifest: Manifest, out: Path, ledger: Ledger) -> None:
         self.config, self.manifest, self.out, self.ledger = config, manifest, out, ledger
         self.results: dict[str, RowResult] = {}
+        self.asked = {row.id: row.request for row in manifest.rows}
         self.progress = Progress(len(manifest.rows))
         self.model: Path | None = None
         self.version = ""
@@ -74,9 +106,7 @@ class _Batch:
 
     def run(self) -> int:
         self._remove_leftovers()
-        if any(row.request and row.request.video == "generated" for row in self.manifest.rows):
-            self.model = resolve_model(self.config.model, uri=self.config.tracking_uri)
-            self.version = model_version(self.model)
+        self.model, self.version = _model(self.config, self.manifest)
         self.ledger.write(
             "batch_started",
             manifest=str(self.manifest.path),
@@ -110,36 +140,40 @@ class _Batch:
         return 0 if counts["done"] == len(self.manifest.rows) else 1
 
     def _remove_leftovers(self) -> None:
-        for folder in self.out.iterdir():
-            if LEFTOVER.fullmatch(folder.name):
-                shutil.rmtree(folder)
+        for path in self.out.iterdir():
+            if LEFTOVER.fullmatch(path.name):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
-    def _plan(self) -> list[ManifestRow]:
-        """Settle what needs no work and return the rows that do."""
-        missing, done = [], 0
-        for row in self.manifest.rows:
-            receipt = None
-            try:
-                _check_asset(row)
-                if row.request is not None:
-                    receipt = matching_receipt(self.out / row.id, row.request, self.version)
-            except AssetError as error:
-                self._settle(RowResult(row=row, state="failed", kind="bad input", message=f"line {row.line}: {error}"))
-                continue
-            if row.request is None:
-                self._settle(RowResult(row=row, state="failed", kind="bad input", message=row.problem))
-            elif receipt is not None:
-                self.results[row.id] = RowResult(row=row, state="done", receipt=receipt)
-                self.ledger.write("row_kept", id=row.id, line=row.line, key=receipt["key"])
-                done += 1
-            else:
-                missing.append(row)
-        self.progress.skip_done(done)
-        return missing
+    def _plan(self) -> list[PlannedRow]:
+        """Settle what needs no work and return the rows that do, longest first."""
+        planned = plan_rows(self.manifest, self.out, self.version, _shrunk(self.out))
+        kept = [one for one in planned if one.receipt is not None]
+        settled = [
+            RowResult(row=one.row, state="failed", kind="bad input", message=one.problem)
+            for one in planned
+            if one.need == "wrong"
+        ]
+        for one in kept:
+            self.results[one.row.id] = RowResult(
+                row=one.row, state="done", receipt=one.receipt or {}, shrunk=one.shrunk
+            )
+        self.ledger.write_all(
+            {"event": "row_kept", "id": one.row.id, "line": one.row.line, "key": one.receipt["key"]}
+            for one in kept
+            if one.receipt
+        )
+        self._settle(*settled)
+        self.progress.skip_done(sum(one.need == "kept" for one in planned))
+        missing = [one for one in planned if one.forecast is not None]
+        return [missing[place] for place in longest_first([one.forecast.seconds for one in missing if one.forecast])]
 
-    def _work(self, rows: list[ManifestRow]) -> None:
-        if not rows:
+    def _work(self, planned: list[PlannedRow]) -> None:
+        if not planned:
             return
+        rows = [one.row for one in planned]
         # The signal handler comes second, because Ray puts in its own, which aborts.
         with ray_session(), _sigterm_interrupts():
             workers, cpus, gpus = pool_size(self.config.workers, len(rows))
@@ -159,26 +193,24 @@ class _Batch:
                 for event in pool.run(rows):
                     self._note(event, pool)
 
-    def _note(self, event: Started | Ended | Waiting, pool: Pool) -> None:
+    def _note(self, event: Started | Ended | Shrunk | Waiting, pool: Pool) -> None:
         if isinstance(event, Started):
             self.ledger.write("row_started", id=event.row.id, line=event.row.line, attempt=event.attempt)
+        elif isinstance(event, Shrunk):
+            self.ledger.write("row_shrunk", id=event.row.id, line=event.row.line)
+            self.progress.say(f"{event.row.id}: ran out of memory, starts over with fit=draft")
         elif isinstance(event, Ended):
-            self._settle(_result(event))
+            self._settle(_result(event, shrunk=event.row.request != self.asked[event.row.id]))
             if time.monotonic() - self._reported > REPORT_SECONDS:
                 self._report()
         elif self.progress.silent():
             self.progress.alive(event.running, {row: pool.stage(row) for row in list(event.running)[:4]})
 
-    def _settle(self, result: RowResult) -> None:
-        self.results[result.row.id] = result
-        row = result.row
-        facts: dict[str, Any] = {"id": row.id, "line": row.line, "attempts": result.attempts}
-        if result.state == "done":
-            self.ledger.write("row_done", **facts, prompt=row.prompt, key=result.receipt["key"])
-        else:
-            told = {"kind": result.kind, "column": result.column, "message": result.message, "trace": result.trace}
-            self.ledger.write(f"row_{result.state}", **facts, asset=row.asset, prompt=row.prompt, **told)
-        self.progress.row(result)
+    def _settle(self, *results: RowResult) -> None:
+        self.ledger.write_all(map(_ended, results))
+        for result in results:
+            self.results[result.row.id] = result
+            self.progress.row(result)
 
     def _all_results(self) -> list[RowResult]:
         """Return every row in manifest order; those nothing happened to are skipped."""
@@ -195,13 +227,23 @@ class _Batch:
     def _report(self) -> None:
         results = self._all_results()
         write_results(self.out / "results.csv", self.manifest, results)
+        write_records(self.out / "results.jsonl", results)
         write_gallery(self.out / "index.html", self.manifest, results)
         self._reported = time.monotonic()
 
     def _record(self, seconds: float) -> None:
         results = self._all_results()
         truths = [result.receipt["truth"] for result in results if result.state == "done" and result.receipt["truth"]]
-        metrics = {**self._counts(), "rows": len(results), "seconds": seconds}
+        worked = sum(
+            sum(result.receipt["seconds"].values()) for result in results if result.attempts and result.receipt
+        )
+        metrics = {
+            **self._counts(),
+            "rows": len(results),
+            "seconds": seconds,
+            "worker_seconds": worked,
+            "utilisation": worked / (seconds * self.progress.workers),
+        }
         ratios = [truth["ratio"] for truth in truths if truth["ratio"] is not None]
         if ratios:
             metrics["ratio_mean"] = sum(ratios) / len(ratios)
@@ -216,9 +258,13 @@ class _Batch:
                 }
             )
             run.log_metrics(metrics)
-            run.log_rows([table_row(result) for result in results])
-            for name in ("results.csv", "index.html"):
+            best = best_of_seeds(results)
+            run.log_rows([table_row(result, best) for result in results])
+            for name in ("results.csv", "results.jsonl", "index.html"):
                 run.log_file(self.out / name)
+            with tempfile.TemporaryDirectory() as name:
+                for picture in write_worst(Path(name), self.out, results):
+                    run.log_file(picture, "worst")
 
     def _say_end(self, counts: dict[str, int], seconds: float) -> None:
         parts = ", ".join(f"{count} {state}" for state, count in counts.items() if count or state == "done")
@@ -227,10 +273,25 @@ class _Batch:
         self.progress.say(f"table:   {self.out / 'results.csv'}")
 
 
-def _result(event: Ended) -> RowResult:
+def _ended(result: RowResult) -> dict[str, Any]:
+    """Return the ledger's event of a row's end."""
+    row = result.row
+    facts: dict[str, Any] = {
+        "event": f"row_{result.state}",
+        "id": row.id,
+        "line": row.line,
+        "attempts": result.attempts,
+    }
+    if result.state == "done":
+        return facts | {"prompt": row.prompt, "key": result.receipt["key"]}
+    told = {"kind": result.kind, "column": result.column, "message": result.message, "trace": result.trace}
+    return facts | {"asset": row.asset, "prompt": row.prompt, **told}
+
+
+def _result(event: Ended, *, shrunk: bool) -> RowResult:
     outcome = event.outcome
     if outcome["state"] == "done":
-        return RowResult(row=event.row, state="done", attempts=event.attempt, receipt=outcome["receipt"])
+        return RowResult(row=event.row, state="done", attempts=event.attempt, receipt=outcome["receipt"], shrunk=shrunk)
     return RowResult(
         row=event.row,
         state="failed",
@@ -239,18 +300,6 @@ def _result(event: Ended) -> RowResult:
         attempts=event.attempt,
         trace=outcome["trace"],
     )
-
-
-def _check_asset(row: ManifestRow) -> None:
-    """Tell a missing file, or one that is no 3D model at all, before a worker is spent on it."""
-    if row.request is None:
-        return
-    path = row.request.asset
-    if path.is_dir():
-        raise AssetError(f"{row.asset} is a folder: give the path of one 3D file")
-    if not path.is_file():
-        raise AssetError(f"{row.asset}: there is no such file in {path.parent}: mend the path or remove the row")
-    detect_format(path)
 
 
 def _check_writable(out: Path) -> None:

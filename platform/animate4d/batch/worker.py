@@ -43,13 +43,19 @@ class RowWorker:
         return {"state": "done"}
 
     def animate(self, request: Request, folder: str) -> dict[str, Any]:
-        """Animate one object into `folder`; returns its state with the receipt, or with kind, message and trace."""
+        """Animate one object into `folder`; returns its state with the receipt, or with kind, message and trace.
+
+        Asked again after its answer was lost, it gives the same one without the work.
+        """
         from animate4d.pipeline.animate import animate
+        from animate4d.pipeline.receipt import matching_receipt
 
         def progress(stage: str, _share: float) -> None:
             self._stage = stage
 
         try:
+            if receipt := matching_receipt(Path(folder), request, self._version):
+                return {"state": "done", "receipt": receipt}
             result = animate(request, self._model, Path(folder), model_version=self._version, progress=progress)
         except Exception as error:  # noqa: BLE001  # one object must not end the batch; the trace goes into the ledger
             return describe_failure(error)

@@ -9,18 +9,19 @@ from animate4d.compute.session import LOCAL_OBJECT_STORE_BYTES
 
 
 class LocalNodes:
-    """Nodes of one CPU each, ended with the block that holds them. Its head, the first node, cannot be lost.
+    """Nodes ended with the block that holds them. The head, the first node, cannot be lost.
 
     Attributes:
         address: of the cluster, for RAY_ADDRESS.
     """
 
-    def __init__(self) -> None:
-        """Start the head."""
+    def __init__(self, *, cpus: int = 1) -> None:
+        """Start the head with so many CPUs."""
         from ray.cluster_utils import Cluster
 
-        self._options: dict[str, Any] = {"num_cpus": 1, "object_store_memory": LOCAL_OBJECT_STORE_BYTES // 4}
-        self._cluster = Cluster(initialize_head=True, head_node_args=self._options | {"include_dashboard": False})
+        self._options: dict[str, Any] = {"object_store_memory": LOCAL_OBJECT_STORE_BYTES // 4}
+        head = self._options | {"num_cpus": cpus, "include_dashboard": False}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self._joined: list[Any] = []
         self.address = str(self._cluster.address)
 
@@ -32,9 +33,9 @@ class LocalNodes:
     ) -> None:
         self._cluster.shutdown()
 
-    def join(self) -> None:
-        """Start one more node."""
-        self._joined.append(self._cluster.add_node(**self._options))
+    def join(self, *, cpus: int = 1, gpus: int = 0) -> None:
+        """Start one more node; its GPUs need not exist."""
+        self._joined.append(self._cluster.add_node(num_cpus=cpus, num_gpus=gpus, **self._options))
 
     def lose(self) -> None:
         """Kill the node that joined last, with all that runs on it."""

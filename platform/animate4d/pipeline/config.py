@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -16,6 +16,9 @@ from animate4d.tracks.build import EXACT, LEARNED, check_tracker
 VideoSource = Literal["generated", "ground-truth"]
 Tracker = Literal["auto", "none", "flow", "exact", "opencv-lk", "opencv-dis", "cotracker3", "cotracker3-official"]
 Loop = Literal["auto", "none", "close", "seamless", "ping-pong"]
+
+LEAST: FitPreset = "draft"
+"""Preset of the fit with the fewest splats and the smallest pictures."""
 
 SEED_LIMIT = 2**63
 """Seeds are 0 <= seed < 2**63: what torch, numpy and a JSON integer all hold."""
@@ -163,6 +166,12 @@ class Request:
             raise ConfigError("tracker is flow but video is ground-truth: only a video model has a flow; use exact")
         if self.clip is not None and self.video == "generated":
             raise ConfigError(f"clip is {self.clip!r} but video is generated: clip goes with video=ground-truth")
+
+    def smaller(self) -> Request | None:
+        """Return the same request with the least effort, which needs least memory; None when it asks for that now."""
+        if self.options.fit == LEAST:
+            return None
+        return replace(self, options=replace(self.options, fit=LEAST))
 
     @property
     def tracker(self) -> str:

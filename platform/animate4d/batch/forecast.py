@@ -1,0 +1,101 @@
+"""What rows will cost, told before anything runs: from the receipts of rows already done here, else from a table.
+
+The forecast orders the batch (longest first, so that no long row is left alone at the end) and makes `--plan`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from animate4d.pipeline.config import Request
+
+FRAMES = 16
+"""Frames of a clip that the table's numbers are for; generated clips of the shipped model have as many."""
+
+SECONDS = {"draft": 25.0, "standard": 60.0, "paper": 600.0}
+"""One clip of 16 frames and four views on one CPU core (AMD EPYC), by preset of the fit."""
+
+BYTES = {"default": 4e6, "all": 12e6}
+"""A result folder of one clip, with the files of `default` and with every format."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forecast:
+    """What one row will cost.
+
+    Attributes:
+        seconds: of one worker.
+        bytes: on disk.
+        measured: whether rows like it were done in this folder, or the numbers are of the table.
+    """
+
+    seconds: float
+    bytes: float
+    measured: bool
+
+
+class Forecaster:
+    """Learns from receipts what rows of each preset cost."""
+
+    def __init__(self, receipts: Iterable[dict[str, Any]] = ()) -> None:
+        """Take the rates of results that are there already."""
+        self._seconds: dict[str, list[float]] = {}
+        self._bytes: dict[str, list[float]] = {}
+        for receipt in receipts:
+            self.learn(receipt)
+
+    def learn(self, receipt: dict[str, Any]) -> None:
+        """Take the rates of one more result."""
+        options = receipt["request"]["options"]
+        units = max(receipt["fit"]["frames"] - 1, 1) / (FRAMES - 1)
+        self._seconds.setdefault(options["fit"], []).append(sum(receipt["seconds"].values()) / units)
+        size = sum(file["bytes"] for file in receipt["files"].values())
+        self._bytes.setdefault(_formats(tuple(options["formats"])), []).append(size / units)
+
+    def row(self, request: Request) -> Forecast:
+        """Return what a row will cost."""
+        options = request.options
+        frames = FRAMES if request.video == "generated" else options.frames
+        units = options.clips * (frames - 1) / (FRAMES - 1)
+        known = self._seconds.get(options.fit)
+        wanted = _formats(options.formats)
+        sizes = self._bytes.get(wanted)
+        return Forecast(
+            seconds=units * (median(known) if known else SECONDS[options.fit]),
+            bytes=units * (median(sizes) if sizes else BYTES["all" if wanted == "all" else "default"]),
+            measured=known is not None,
+        )
+
+
+def makespan_bound(seconds: Sequence[float], workers: int) -> float:
+    """Return the least time in which so many workers can do rows of these times: max(sum / workers, longest)."""
+    return max(sum(seconds) / workers, max(seconds, default=0.0))
+
+
+def longest_first(seconds: Sequence[float]) -> list[int]:
+    """Return the order in which to start rows; rows of equal time keep theirs."""
+    return sorted(range(len(seconds)), key=lambda place: -seconds[place])
+
+
+def makespan(seconds: Sequence[float], workers: int) -> float:
+    """Return the time that so many workers need for rows started longest first, each as a worker becomes free."""
+    free = [0.0] * workers
+    for place in longest_first(seconds):
+        heapq.heappush(free, heapq.heappop(free) + seconds[place])
+    return max(free)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _formats(words: tuple[str, ...]) -> str:
+    return " ".join(sorted(words))

@@ -1,0 +1,1 @@
+"""The batch pool on a small cluster, with rows that only sleep."""
