@@ -47,6 +47,7 @@ class RowWorker:
 
         Asked again after its answer was lost, it gives the same one without the work.
         """
+        from animate4d.assets.guarded import check_untrusted
         from animate4d.pipeline.animate import animate
         from animate4d.pipeline.receipt import matching_receipt
 
@@ -56,6 +57,7 @@ class RowWorker:
         try:
             if receipt := matching_receipt(Path(folder), request, self._version):
                 return {"state": "done", "receipt": receipt}
+            check_untrusted(request.asset)
             result = animate(request, self._model, Path(folder), model_version=self._version, progress=progress)
         except Exception as error:  # noqa: BLE001  # one object must not end the batch; the trace goes into the ledger
             return describe_failure(error)

@@ -19,7 +19,7 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTex
 from starlette.concurrency import run_in_threadpool
 
 from animate4d import __version__
-from animate4d.assets.load import load_asset
+from animate4d.assets.guarded import check_untrusted
 from animate4d.core.errors import AssetError
 from animate4d.core.hashing import hash_json, slug
 from animate4d.serve.answers import BASE, Animation, AnimationPage, Estimate, Health, Models, describe
@@ -303,7 +303,7 @@ def check_asset(store: JobStore, job: Job) -> None:
     Raises:
         AssetError: the upload is no readable model.
     """
-    load_asset(store.folder(job.id) / job.asset)
+    check_untrusted(store.folder(job.id) / job.asset)
 
 
 def digest_of(wanted: dict[str, Any], content: bytes) -> str:
