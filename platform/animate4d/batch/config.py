@@ -33,6 +33,9 @@ class AnimateBatchConfig:
     workers: int | None = None
     """Objects worked on at once; unset: one per GPU, or one per CPU where there is no GPU."""
 
+    gpu_share: float = 1.0
+    """Share of a GPU that one object holds: 0.5 puts two on each (memory is not divided by force)."""
+
     retries: int = 2
     """How often a row starts over after its worker died; wrong input is never retried."""
 
@@ -51,6 +54,8 @@ class AnimateBatchConfig:
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"workers is {self.workers}: give at least 1")
+        if not 0.05 <= self.gpu_share <= 1.0:
+            raise ConfigError(f"gpu_share is {self.gpu_share}: give a number from 0.05 to 1")
         if not 0 <= self.retries <= 10:
             raise ConfigError(f"retries is {self.retries}: give a whole number from 0 to 10")
         if not self.row_minutes > 0:

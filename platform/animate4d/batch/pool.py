@@ -94,25 +94,25 @@ class _Slot:
     since: float = field(default_factory=time.monotonic)
 
 
-def pool_size(wanted: int | None, rows: int) -> tuple[int, float, float]:
-    """Return (workers, CPUs each, GPUs each) for the cluster in use: a GPU per object where there are GPUs.
+def pool_size(wanted: int | None, rows: int, gpu_share: float = 1.0) -> tuple[int, float, float]:
+    """Return (workers, CPUs each, GPUs each) for the cluster in use: `gpu_share` of a GPU each where there are GPUs.
 
     Raises:
         ClusterError: no node can hold a single worker.
     """
     resources = ray.cluster_resources()
-    gpus = 1.0 if resources.get("GPU", 0) >= 1 else 0.0
+    gpus = gpu_share if resources.get("GPU", 0) >= 1 else 0.0
     require_resources(cpus=1, gpus=gpus)
-    slots = int(resources["GPU"] if gpus else resources["CPU"])
+    slots = int(resources["GPU"]) * int(1 / gpus) if gpus else int(resources["CPU"])
     return max(1, min(wanted or slots, slots, rows)), 1.0, gpus
 
 
-def local_places() -> tuple[int, bool]:
+def local_places(gpu_share: float = 1.0) -> tuple[int, bool]:
     """Return how many objects this machine alone would work on at once, and whether on GPUs; Ray is not started."""
     import torch
 
     gpus = torch.cuda.device_count()
-    return (gpus, True) if gpus else (os.cpu_count() or 1, False)
+    return (gpus * int(1 / gpu_share), True) if gpus else (os.cpu_count() or 1, False)
 
 
 class Pool:

@@ -70,7 +70,7 @@ def show_plan(config: AnimateBatchConfig, manifest: Manifest, out: Path) -> int:
     """Print what a batch would do and cost; nothing is written. Returns 1 if a row is wrong, like the batch would."""
     _, version = _model(config, manifest)
     planned = plan_rows(manifest, out, version, _shrunk(out))
-    places, gpus = local_places()
+    places, gpus = local_places(config.gpu_share)
     workers = max(1, min(config.workers or places, len(planned)))
     for line in (*manifest.warnings, *plan_text(planned, workers=workers, gpus=gpus)):
         print(line_of(line))
@@ -176,7 +176,7 @@ class _Batch:
         rows = [one.row for one in planned]
         # The signal handler comes second, because Ray puts in its own, which aborts.
         with ray_session(), _sigterm_interrupts():
-            workers, cpus, gpus = pool_size(self.config.workers, len(rows))
+            workers, cpus, gpus = pool_size(self.config.workers, len(rows), self.config.gpu_share)
             needed = any(row.request and row.request.video == "generated" for row in rows)
             plan = PoolPlan(
                 workers=workers,

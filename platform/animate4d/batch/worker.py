@@ -61,11 +61,21 @@ class RowWorker:
             result = animate(request, self._model, Path(folder), model_version=self._version, progress=progress)
         except Exception as error:  # noqa: BLE001  # one object must not end the batch; the trace goes into the ledger
             return describe_failure(error)
+        finally:
+            return_gpu_memory()
         return {"state": "done", "receipt": result.receipt}
 
     def stage(self) -> str:
         """Return the stage the current object is in."""
         return self._stage
+
+
+def return_gpu_memory() -> None:
+    """Give back what torch keeps of the GPU for later, so that a neighbour on the same GPU can have it."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def describe_failure(error: Exception) -> dict[str, Any]:
