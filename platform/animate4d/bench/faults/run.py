@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from animate4d.bench.faults import checkpoints, samples, shards, training
+from animate4d.bench.faults import batches, checkpoints, manifests, samples, shards, training
 from animate4d.bench.faults.config import BenchFaultsConfig
 from animate4d.bench.faults.report import Row, csv_table, text_table
 from animate4d.bench.faults.scenario import Scenario
@@ -28,7 +28,14 @@ from animate4d.io.progress import Progress
 SCENARIOS: dict[str, Scenario] = {
     entry.name: entry
     for entry in sorted(
-        (*shards.SCENARIOS, *samples.SCENARIOS, *checkpoints.SCENARIOS, *training.SCENARIOS),
+        (
+            *manifests.SCENARIOS,
+            *shards.SCENARIOS,
+            *samples.SCENARIOS,
+            *checkpoints.SCENARIOS,
+            *training.SCENARIOS,
+            *batches.SCENARIOS,
+        ),
         key=lambda entry: (entry.name[0] != "D", entry.name),
     )
 }

@@ -10,7 +10,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,8 @@ def measure(config: BenchPoolConfig, part: Part, folder: Path) -> None:
         loss = {"num_failures": -1, "req_failure_prob": 0, "resp_failure_prob": config.lost_replies}
         os.environ[FAULTS] = json.dumps({LOSSY_CALL: loss})
     shares = [config.gpus // config.nodes + (node < config.gpus % config.nodes) for node in range(config.nodes)]
-    with LocalNodes(cpus=0) as nodes:
+    # Ray tells what dies on the standard output of its driver, state dumps and all.
+    with open(folder / "ray.log", "w") as log, redirect_stdout(log), LocalNodes(cpus=0) as nodes:
         for share in shares:
             nodes.join(cpus=share, gpus=share)
         os.environ["RAY_ADDRESS"] = nodes.address
