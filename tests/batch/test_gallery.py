@@ -1,11 +1,13 @@
 import base64
 import hashlib
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import pytest
 
-from animate4d.batch.gallery import write_gallery
+from animate4d.batch.gallery import AT_ONCE, write_gallery
 
 ATTACKS = [
     "<img src=x onerror=alert(1)>",
@@ -118,3 +120,35 @@ def test_a_capture_has_no_glb_to_download(page, done):
     assert "scan/splats/static.ply" in text
     assert "animated.glb" not in text
     assert "animated.glb" in page([done("fox")])
+
+
+def test_a_long_batch_lays_out_only_its_first_cards(page, done, failed):
+    results = [done(f"r{number}") for number in range(AT_ONCE + 5)]
+    results += [failed(f"f{number}", "line 3: no") for number in range(AT_ONCE + 2)]
+    text = page(results)
+    first, rest = text.split("<template>")[0], text.split("<template>")[1]
+    assert first.count('<article class="card"') == AT_ONCE
+    assert rest.count('<article class="card"') == 5
+    assert text.count('class="problem"') == AT_ONCE + 2
+    assert "<template>" not in page(results[:AT_ONCE])
+
+
+def test_seeds_of_a_row_are_told_apart_and_the_best_is_marked(page, done):
+    text = page([done("a", group="g", iou=0.7), done("b", group="g", iou=0.9), done("c")])
+    assert text.count('class="badge"') == 1
+    assert re.search(r'data-best="1" data-score="0.9000"', text)
+    assert 'data-filter="best" aria-pressed="false" >Best seeds <b>1</b>' in text
+    assert 'data-filter="best" aria-pressed="false" hidden>' in page([done("c")])
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser")
+@pytest.mark.slow
+def test_a_browser_shows_the_first_cards_of_many_and_says_how_many_there_are(tmp_path, page, done, failed):
+    page([*(done(f"r{number}") for number in range(AT_ONCE + 5)), failed("bad", "line 3: no")])
+    command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    command += ["--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    address = (tmp_path / "index.html").as_uri()
+    dom = subprocess.run([*command, address], capture_output=True, text=True, timeout=120, check=True).stdout
+    assert dom.count('<article class="card') == AT_ONCE
+    assert f"{AT_ONCE} of {AT_ONCE + 5}" in dom
+    assert dom.count('class="problem"') == 1

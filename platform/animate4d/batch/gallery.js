@@ -1,10 +1,24 @@
 "use strict";
-const cards = [...document.querySelectorAll(".card")];
-const problems = [...document.querySelectorAll(".problem")];
+const STEP = 60;  // entries put on the page at a time: ten thousand cards at once would keep a browser busy for a minute
+const cards = entriesOf(document.querySelector(".cards"));
+const problems = entriesOf(document.querySelector(".problems .list"));
+const more = document.getElementById("more");
 const search = document.getElementById("search");
 const pause = document.getElementById("pause");
 let filter = "all";
+let order = cards;
+let shownEverywhere = "result";
+let chosen = [];
 let paused = matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+// What does not fit the first screens waits in a template, which a browser reads without laying it out.
+function entriesOf(list) {
+  if (!list) return [];
+  const rest = list.querySelector("template");
+  const entries = [...list.children, ...(rest ? rest.content.children : [])].filter((entry) => entry !== rest);
+  if (rest) rest.remove();
+  return entries;
+}
 
 function press(buttons, chosen) {
   for (const button of buttons) button.setAttribute("aria-pressed", String(button === chosen));
@@ -59,21 +73,43 @@ function prepare(card) {
       press(buttons, button);
       update(card);
     });
+    if (button.dataset.show === shownEverywhere) press(buttons, button);
   }
+  watcher.observe(card);
 }
 
 function sift() {
   const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-  let found = 0;
-  for (const entry of [...cards, ...problems]) {
+  const fits = (entry) => {
     const done = entry.dataset.state === "done";
-    const fits = { all: true, done, failed: !done, best: entry.dataset.best === "1" }[filter];
-    entry.hidden = !(fits && words.every((word) => entry.dataset.text.includes(word)));
-    if (!entry.hidden) found += 1;
-  }
+    const wanted = { all: true, done, failed: !done, best: entry.dataset.best === "1" }[filter];
+    return wanted && words.every((word) => entry.dataset.text.includes(word));
+  };
+  chosen = order.filter(fits);
+  const failed = problems.filter(fits);
+  document.querySelector(".cards").replaceChildren();
+  grow();
   const section = document.querySelector(".problems");
-  if (section) section.hidden = problems.every((entry) => entry.hidden);
-  document.getElementById("empty").hidden = found > 0;
+  if (section) {
+    section.hidden = failed.length === 0;
+    section.querySelector(".list").replaceChildren(...failed.slice(0, 5 * STEP));
+    const left = failed.length - 5 * STEP;
+    section.querySelector(".left").textContent = left > 0 ? `and ${left} more: search, or see results.csv` : "";
+  }
+  document.getElementById("empty").hidden = chosen.length + failed.length > 0;
+}
+
+// Puts the next cards on the page; the end of the list coming near does it again.
+function grow() {
+  const list = document.querySelector(".cards");
+  const next = chosen.slice(list.children.length, list.children.length + STEP);
+  list.append(...next);
+  for (const card of next) {
+    if (!prepared.has(card)) prepare(card);
+    prepared.add(card);
+  }
+  more.hidden = list.children.length >= chosen.length;
+  more.textContent = `${list.children.length} of ${chosen.length}`;
 }
 
 function showPause() {
@@ -88,16 +124,16 @@ const watcher = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "120px" });
 
-for (const card of cards) {
-  prepare(card);
-  watcher.observe(card);
-}
+const prepared = new Set();
+new IntersectionObserver((entries) => {
+  if (entries.some((entry) => entry.isIntersecting)) grow();
+}, { rootMargin: "600px" }).observe(more);
 document.getElementById("sort").addEventListener("change", (event) => {
   const [key, way] = event.target.value.split("-");
   const sign = way === "down" ? -1 : 1;
   // Sorting is stable, so the manifest's order (that of `cards`) decides between equals.
-  const order = key ? [...cards].sort((a, b) => sign * (a.dataset[key] - b.dataset[key])) : cards;
-  document.querySelector(".cards").append(...order);
+  order = key ? [...cards].sort((a, b) => sign * (a.dataset[key] - b.dataset[key])) : cards;
+  sift();
 });
 search.addEventListener("input", sift);
 for (const button of document.querySelectorAll("[data-filter]")) {
@@ -110,12 +146,14 @@ for (const button of document.querySelectorAll("[data-filter]")) {
 for (const button of document.querySelectorAll("[data-all]")) {
   button.addEventListener("click", () => {
     press(document.querySelectorAll("[data-all]"), button);
-    for (const card of cards) card.querySelector(`[data-show="${button.dataset.all}"]`).click();
+    shownEverywhere = button.dataset.all;
+    for (const card of prepared) card.querySelector(`[data-show="${shownEverywhere}"]`).click();
   });
 }
 pause.addEventListener("click", () => {
   paused = !paused;
   showPause();
-  for (const card of cards) update(card);
+  for (const card of prepared) update(card);
 });
 showPause();
+sift();

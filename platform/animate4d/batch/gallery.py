@@ -18,6 +18,9 @@ from animate4d.batch.report import LINKS, RowResult, best_of_seeds, links_of
 from animate4d.io.atomic import write_text
 from animate4d.io.pages import escape, part, policy
 
+AT_ONCE = 60
+"""Entries that a browser lays out when the page opens; ten thousand would keep it busy for a minute."""
+
 LINK_NAMES = {"glb": ("GLB", "animated.glb"), "ply": ("PLY", "splats.ply"), "mp4": ("MP4", "views.mp4")}
 
 
@@ -39,7 +42,7 @@ def write_gallery(path: Path, manifest: Manifest, results: Sequence[RowResult]) 
         failed=len(others),
         best=len(best),
         best_hidden="" if best else "hidden",
-        cards="".join(_card(result, result.row.id in best, seeds[result.row.group]) for result in done),
+        cards=_some([_card(result, result.row.id in best, seeds[result.row.group]) for result in done]),
         problems=_problems(others),
     )
     write_text(path, page)
@@ -133,4 +136,13 @@ def _problems(results: Sequence[RowResult]) -> str:
         f'<p class="asked" dir="auto">{escape(result.row.prompt)}</p></div>'
         for result in results
     ]
-    return f'<section class="problems" aria-label="Rows not done"><h3>Not done</h3>{"".join(entries)}</section>'
+    return (
+        '<section class="problems" aria-label="Rows not done"><h3>Not done</h3>'
+        f'<div class="list">{_some(entries)}</div><p class="left"></p></section>'
+    )
+
+
+def _some(entries: Sequence[str]) -> str:
+    """Return the first entries as they are and the rest in a template, from which the page's script takes them."""
+    rest = "".join(entries[AT_ONCE:])
+    return "".join(entries[:AT_ONCE]) + (f"<template>{rest}</template>" if rest else "")

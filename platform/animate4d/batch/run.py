@@ -39,7 +39,10 @@ from animate4d.runs.registry import resolve_model
 
 INTERRUPTED = 130
 REPORT_SECONDS = 20.0
-"""Least time between two writes of the table and the page while rows are coming in."""
+"""Least time between two writes of the tables and the page while rows are coming in."""
+
+REPORT_SHARE = 0.03
+"""Share of the driver's time that such writes may take: with ten thousand rows one takes some seconds."""
 
 LEFTOVER = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 """Folders and files of `io.atomic` that a killed worker or driver could not remove."""
@@ -102,7 +105,7 @@ class _Batch:
         self.progress = Progress(len(manifest.rows))
         self.model: Path | None = None
         self.version = ""
-        self._reported = 0.0
+        self._reported = self._report_took = 0.0
 
     def run(self) -> int:
         self._remove_leftovers()
@@ -201,7 +204,7 @@ class _Batch:
             self.progress.say(f"{event.row.id}: ran out of memory, starts over with fit=draft")
         elif isinstance(event, Ended):
             self._settle(_result(event, shrunk=event.row.request != self.asked[event.row.id]))
-            if time.monotonic() - self._reported > REPORT_SECONDS:
+            if time.monotonic() - self._reported > max(REPORT_SECONDS, self._report_took / REPORT_SHARE):
                 self._report()
         elif self.progress.silent():
             self.progress.alive(event.running, {row: pool.stage(row) for row in list(event.running)[:4]})
@@ -225,11 +228,13 @@ class _Batch:
         return {state: states.count(state) for state in ("done", "failed", "skipped")}
 
     def _report(self) -> None:
+        began = time.monotonic()
         results = self._all_results()
         write_results(self.out / "results.csv", self.manifest, results)
         write_records(self.out / "results.jsonl", results)
         write_gallery(self.out / "index.html", self.manifest, results)
         self._reported = time.monotonic()
+        self._report_took = self._reported - began
 
     def _record(self, seconds: float) -> None:
         results = self._all_results()
