@@ -12,11 +12,10 @@ def request(**options):
     return Request(asset=Path("a.glb"), prompt="p", video="ground-truth", options=AnimateOptions(**options))
 
 
-def receipt(seconds, *, frames=16, size=1000, **options):
-    asked = {"fit": "standard", "clips": 1, "formats": ["default"]} | options
+def receipt(seconds, *, frames=16, size=1000, video="ground-truth", **options):
+    asked = {"fit": "standard", "clips": 1, "frames": frames, "formats": ["default"]} | options
     return {
-        "request": {"options": asked},
-        "fit": {"frames": frames},
+        "request": {"options": asked, "video": video},
         "seconds": {"fit": seconds},
         "files": {"animated.glb": {"bytes": size}},
     }
@@ -25,7 +24,7 @@ def receipt(seconds, *, frames=16, size=1000, **options):
 def test_without_results_the_table_speaks_and_longer_clips_take_longer():
     forecaster = Forecaster()
     one = forecaster.row(request(fit="draft"))
-    assert (one.seconds, one.measured) == (SECONDS["draft"], False)
+    assert (one.seconds, one.measured) == (SECONDS["ground-truth", "draft"], False)
     assert forecaster.row(request(fit="draft", clips=3)).seconds == 3 * one.seconds
     assert forecaster.row(request(fit="draft", frames=31)).seconds == 2 * one.seconds
     assert forecaster.row(request(fit="standard")).seconds > one.seconds
@@ -36,6 +35,9 @@ def test_results_of_this_folder_replace_the_table_for_their_preset():
     found = forecaster.row(request())
     assert (found.seconds, found.bytes, found.measured) == (14.0, 1000.0, True)
     assert not forecaster.row(request(fit="draft")).measured
+    forecaster.learn(receipt(20.0, video="generated", frames=2, clips=2))
+    generated = Request(asset=Path("a.glb"), prompt="p", options=AnimateOptions(clips=3))
+    assert forecaster.row(generated).seconds == 30.0, "frames mean nothing to a generated clip"
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -14,7 +14,7 @@ from typing import Any
 from animate4d.pipeline.config import Request
 
 FRAMES = 16
-"""Frames of a clip that the table's numbers are for; generated clips of the shipped model have as many."""
+"""Frames of an asset's own clip that the table's numbers are for; a generated one has as many as its model makes."""
 
 SECONDS = {"draft": 25.0, "standard": 60.0, "paper": 600.0}
 """One clip of 16 frames and four views on one CPU core (AMD EPYC), by preset of the fit."""
@@ -43,29 +43,29 @@ class Forecaster:
 
     def __init__(self, receipts: Iterable[dict[str, Any]] = ()) -> None:
         """Take the rates of results that are there already."""
-        self._seconds: dict[str, list[float]] = {}
+        self._seconds: dict[tuple[str, str], list[float]] = {}
         self._bytes: dict[str, list[float]] = {}
         for receipt in receipts:
             self.learn(receipt)
 
     def learn(self, receipt: dict[str, Any]) -> None:
         """Take the rates of one more result."""
-        options = receipt["request"]["options"]
-        units = max(receipt["fit"]["frames"] - 1, 1) / (FRAMES - 1)
-        self._seconds.setdefault(options["fit"], []).append(sum(receipt["seconds"].values()) / units)
+        request = receipt["request"]
+        options, video = request["options"], request["video"]
+        units = _units(video, options["clips"], options["frames"])
+        self._seconds.setdefault((video, options["fit"]), []).append(sum(receipt["seconds"].values()) / units)
         size = sum(file["bytes"] for file in receipt["files"].values())
-        self._bytes.setdefault(_formats(tuple(options["formats"])), []).append(size / units)
+        self._bytes.setdefault(_formats(options["formats"]), []).append(size / units)
 
     def row(self, request: Request) -> Forecast:
         """Return what a row will cost."""
         options = request.options
-        frames = FRAMES if request.video == "generated" else options.frames
-        units = options.clips * (frames - 1) / (FRAMES - 1)
-        known = self._seconds.get(options.fit)
+        units = _units(request.video, options.clips, options.frames)
+        known = self._seconds.get((request.video, options.fit))
         wanted = _formats(options.formats)
         sizes = self._bytes.get(wanted)
         return Forecast(
-            seconds=units * (median(known) if known else SECONDS[options.fit]),
+            seconds=units * (median(known) if known else SECONDS[request.video, options.fit]),
             bytes=units * (median(sizes) if sizes else BYTES["all" if wanted == "all" else "default"]),
             measured=known is not None,
         )
@@ -97,5 +97,10 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _formats(words: tuple[str, ...]) -> str:
+def _units(video: str, clips: int, frames: int) -> float:
+    """Return how much work a request is: clips of the model's own length, or clips of `FRAMES` frames."""
+    return clips if video == "generated" else clips * (frames - 1) / (FRAMES - 1)
+
+
+def _formats(words: Sequence[str]) -> str:
     return " ".join(sorted(words))
