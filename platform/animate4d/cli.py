@@ -125,6 +125,11 @@ COMMANDS = {
         run="animate4d.bench.stream.run:bench_stream",
         summary="Measure the training stream: against webdataset's loader, with kept labels, with large samples.",
     ),
+    "bench http": Command(
+        config="animate4d.bench.http_config:BenchHttpConfig",
+        run="animate4d.bench.http:bench_http",
+        summary="Measure what the service adds to a request, and what it does when overloaded.",
+    ),
     "bench fourd-kernels": Command(
         config="animate4d.bench.kernels_config:BenchKernelsConfig",
         run="animate4d.bench.kernels:bench_kernels",

@@ -1,7 +1,12 @@
 """The app over a real store on disk and a real GLB, without Ray."""
 
+import asyncio
+import socket
+import threading
+
 import pytest
 import trimesh
+import uvicorn
 from fastapi.testclient import TestClient
 
 from animate4d.serve.api import create_app
@@ -69,3 +74,26 @@ def assert_problem():
             assert word in body["detail"], body["detail"]
 
     return check
+
+
+@pytest.fixture
+def serve(store):
+    """Returns a function that serves the app, with middleware of a test's own, and gives its address."""
+    servers = []
+
+    def start(work=lambda _store, _job: None, wrap=lambda app: app, **settings):
+        def submit(job_id):
+            threading.Thread(target=work, args=(store, job_id)).start()
+
+        app = wrap(create_app(ServeConfig(**settings), store, submit))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        listening = socket.create_server(("127.0.0.1", 0))
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
+        thread.start()
+        servers.append((server, thread))
+        return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+    yield start
+    for server, thread in servers:
+        server.should_exit = True
+        thread.join(20)

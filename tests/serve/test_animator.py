@@ -1,4 +1,4 @@
-"""The worker without Ray: what becomes of a job that is done, stopped, late, put back, poisonous, or meets no model."""
+"""The worker without Ray: jobs that are done, stopped, late, put back, poisonous, or meet no model (D51, D52)."""
 
 import asyncio
 import json

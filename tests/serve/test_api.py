@@ -1,13 +1,16 @@
-"""The HTTP contract against a real store on disk and real GLBs, without Ray: who answers what, and to whom."""
+"""The HTTP contract against a real store on disk and real GLBs, without Ray: who answers what (faults D47, D49)."""
 
+import asyncio
 import hashlib
 import json
 import threading
 import time
 
+import httpx
 import pytest
 
 from animate4d.serve.api import check_asset, safe_name
+from animate4d.serve.client import form
 from animate4d.serve.job_store import JobStore
 
 
@@ -28,8 +31,8 @@ def test_same_idempotency_key_makes_one_job(client, post, submitted):
 def test_a_key_belongs_to_one_request(client, post, submitted, assert_problem):
     key = {"Idempotency-Key": "k1"}
     assert post(client, headers=key, seed="1").status_code == 202
-    assert_problem(post(client, headers=key, seed="2"), 422, "idempotency-key")
-    assert_problem(post(client, headers=key, seed="1", name="other.ply", content=b"ply"), 422, "idempotency-key")
+    assert_problem(post(client, headers=key, seed="2"), 409, "idempotency-key")
+    assert_problem(post(client, headers=key, seed="1", name="other.ply", content=b"ply"), 409, "idempotency-key")
     assert len(submitted) == 1
 
 
@@ -53,6 +56,47 @@ def test_a_repeat_while_the_first_is_read_waits_for_it(make_client, post, submit
     assert early.headers["retry-after"] == "1"
     assert post(client, headers=key).json()["id"] == answers[0].json()["id"] == submitted[0]
     assert len(submitted) == 1
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_client_that_leaves_loses_no_accepted_job_and_no_place(make_client, store, submitted, glb, when):
+    reading, go_on = threading.Event(), threading.Event()
+
+    def check(_store, _job):
+        reading.set()
+        assert go_on.wait(30)
+
+    app = make_client(app={"check": check}).app
+    whole, kind = form({"prompt": "a box"}, "box.glb", glb)
+
+    async def leave():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+            key = {"Idempotency-Key": "k1", "Content-Type": kind}
+            task = asyncio.create_task(client.post("/v1/animations", content=whole, headers=key))
+            if when == "during":
+                assert await asyncio.to_thread(reading.wait, 30)
+            else:
+                while store.open_count() == 0 and not task.done():
+                    await asyncio.sleep(0)
+            task.cancel()
+            go_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(leave())
+    saved = [job.id for job in store.open_jobs()]
+    assert saved == submitted
+    assert store.open_count() == len(saved)
+    assert (store.with_key("127.0.0.1", "k1") is None) == (not saved)
+
+
+def test_the_oldest_ended_jobs_make_room(client, post, store):
+    ids = [post(client, seed=str(number)).json()["id"] for number in range(5)]
+    for job_id in ids[:4]:
+        store.finish(job_id, "cancelled")
+    store.remove_oldest(keep=2)
+    assert [job.id for job in store.known()] == [ids[4], ids[3], ids[2]]
+    assert {folder.name for folder in store.root.iterdir()} == set(ids[2:])
 
 
 def test_options_reach_the_pipeline(client, post, store):
@@ -81,7 +125,7 @@ def test_a_list_comes_in_pages_newest_first(client, post, store, assert_problem)
     assert [(job["id"], job["error"]) for job in failed["animations"]] == [(ids[1], "no such luck")]
     assert_problem(client.get("/v1/animations?limit=0"), 422, "limit")
     assert_problem(client.get("/v1/animations?state=lost"), 422, "state")
-    assert_problem(client.get("/v1/animations?cursor=" + "0" * 32), 422, "cursor")
+    assert_problem(client.get("/v1/animations?cursor=" + "0" * 32), 404, "cursor")
 
 
 def test_estimates_come_from_jobs_that_ended(client, post, store):
@@ -219,7 +263,10 @@ def test_service_pages(client, post):
     assert "<form" in page.text
     assert "unsafe" not in page.headers["content-security-policy"]
     assert "http" not in page.text.replace("http-equiv", "")
-    assert client.get("/docs").status_code == 200
+    docs = client.get("/docs").text
+    assert all(path in docs for path in client.app.openapi()["paths"])
+    assert "negative_prompt" in docs
+    assert "http" not in docs
 
 
 @pytest.mark.parametrize(

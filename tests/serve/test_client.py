@@ -1,42 +1,14 @@
 """The Python client against the real app on loopback, with a stand-in for the worker."""
 
-import asyncio
 import socket
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
-import uvicorn
 
 from animate4d import Client
-from animate4d.serve.api import create_app
 from animate4d.serve.client import ServiceError
-from animate4d.serve.config import ServeConfig
-
-
-@pytest.fixture
-def serve(store):
-    """Returns a function that serves the app, with middleware of a test's own, and gives its address."""
-    servers = []
-
-    def start(work=lambda _store, _job: None, wrap=lambda app: app, **settings):
-        def submit(job_id):
-            threading.Thread(target=work, args=(store, job_id)).start()
-
-        app = wrap(create_app(ServeConfig(**settings), store, submit))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-        listening = socket.create_server(("127.0.0.1", 0))
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
-        thread.start()
-        servers.append((server, thread))
-        return f"http://127.0.0.1:{listening.getsockname()[1]}"
-
-    yield start
-    for server, thread in servers:
-        server.should_exit = True
-        thread.join(20)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Who is let in, how much, and how often; and that one client does not see another's jobs."""
+"""Who is let in, how much, and how often; and that one client does not see another's jobs (faults D48 to D50)."""
 
 import asyncio
 import json

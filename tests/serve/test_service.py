@@ -1,21 +1,25 @@
-"""The whole service over real HTTP: Ray Serve, a model folder, a GLB in, an animated GLB out."""
+"""The whole service over real HTTP: Ray Serve, a GLB in, an animated GLB out, replicas killed (D51), a restart."""
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-import uuid
 from pathlib import Path
 
+import psutil
 import pytest
 import trimesh
 
+from animate4d import Client
 from animate4d.assets.load import load_asset
+from animate4d.serve.client import ServiceError
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS, ANIMATE_SECONDS = 120, 240
@@ -26,67 +30,132 @@ def get(url):
         return answer.read()
 
 
-def submit(url, content, prompt):
-    border = uuid.uuid4().hex
-    fields = [f'--{border}\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n{prompt}\r\n'.encode()]
-    head = f'--{border}\r\nContent-Disposition: form-data; name="asset"; filename="box.glb"\r\n\r\n'.encode()
-    body = b"".join([*fields, head, content, f"\r\n--{border}--\r\n".encode()])
-    request = urllib.request.Request(url, body, {"Content-Type": f"multipart/form-data; boundary={border}"})
-    return urllib.request.urlopen(request, timeout=60)
+class Service:
+    """`jobs/serve.py` in a process of its own, on a free port of loopback, with a Ray that nobody else joins."""
+
+    def __init__(self, folder, *options):
+        self.folder, self.options = folder, options
+        self.ray = tempfile.mkdtemp(prefix="a4d")  # Ray's sockets need short paths
+        self.start()
+
+    def start(self):
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        command = [sys.executable, ROOT / "jobs" / "serve.py", "--port", str(port), *self.options]
+        command += ["--model", self.folder / "model", "--out", self.folder / "jobs"]
+        with open(self.folder / "log", "w") as log:
+            environment = os.environ | {"RAY_TMPDIR": self.ray}
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        self.wait_until_ready()
+
+    def log(self):
+        return (self.folder / "log").read_text()
+
+    def wait_until_ready(self):
+        begun = time.monotonic()
+        while True:
+            assert self.process.poll() is None, self.log()
+            assert time.monotonic() - begun < START_SECONDS, self.log()
+            try:
+                if json.loads(get(f"{self.url}/readyz"))["status"] == "ready":
+                    return
+            except (urllib.error.URLError, ConnectionError):
+                time.sleep(0.5)
+
+    def kill(self, deployment):
+        """Kill the replicas of a deployment as the out-of-memory killer would."""
+        name = f"ray::ServeReplica:animate4d:{deployment}"
+        found = [
+            child for child in psutil.Process(self.process.pid).children(recursive=True) if name in child.cmdline()[0]
+        ]
+        assert found
+        for child in found:
+            child.kill()
+
+    def stop(self):
+        """End it by SIGTERM; returns the exit code."""
+        os.kill(self.process.pid, signal.SIGTERM)
+        return self.process.wait(90)
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory):
+def folder(tmp_path_factory):
     from animate4d.models.config import model_preset
     from animate4d.models.mv_vdm import MVVDM
 
     folder = tmp_path_factory.mktemp("service")
     MVVDM(model_preset("smoke")).save_pretrained(folder / "model", {})
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [sys.executable, ROOT / "jobs" / "serve.py", "--model", folder / "model", "--out", folder / "jobs"]
-    with open(folder / "log", "w") as log:
-        process = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=log)
-    here, begun = f"http://127.0.0.1:{port}", time.monotonic()
-    while True:
-        assert process.poll() is None, (folder / "log").read_text()
-        assert time.monotonic() - begun < START_SECONDS, (folder / "log").read_text()
-        try:
-            if json.loads(get(f"{here}/readyz"))["status"] == "ready":
-                break
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.5)
-    yield here
-    os.kill(process.pid, signal.SIGTERM)
-    assert process.wait(60) == 0
-    assert "Traceback" not in (folder / "log").read_text()
+    (folder / "box.glb").write_bytes(trimesh.creation.box().export(file_type="glb"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def service(folder):
+    started = Service(folder, "--drain-seconds", "0")
+    yield started
+    assert started.stop() == 0
+    shutil.rmtree(started.ray)
+    assert "Traceback" not in started.log()
+
+
+def until_running(animation):
+    begun = time.monotonic()
+    while (now := animation.client.animation(animation.id)).facts["stage"] not in ("video", "fit"):
+        assert now.state in ("queued", "running"), now.facts
+        assert time.monotonic() - begun < ANIMATE_SECONDS, now.facts
+        time.sleep(0.1)
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_model_goes_in_and_comes_out_animated(service, tmp_path):
-    answer = submit(f"{service}/v1/animations", trimesh.creation.box().export(file_type="glb"), "a box bouncing")
-    assert answer.status == 202
-    here, begun = service + answer.headers["Location"], time.monotonic()
-    while (job := json.loads(get(here)))["state"] in ("queued", "running"):
-        assert time.monotonic() - begun < ANIMATE_SECONDS, job
-        time.sleep(1)
-    assert job["state"] == "done", job
-    (tmp_path / "animated.glb").write_bytes(
-        get(service + next(file["href"] for file in job["files"] if file["name"] == "animated.glb"))
-    )
-    asset = load_asset(tmp_path / "animated.glb")
-    assert len(asset.clips) == 1
-    assert len(asset.mesh.faces) == 12
-    assert get(f"{service}/metrics").count(b'state="done"} 1') == 1
-    assert json.loads(get(f"{service}/openapi.json"))["paths"]["/v1/animations"]
+def test_a_model_goes_in_and_comes_out_animated(service, folder, tmp_path):
+    seen = []
+    made = Client(service.url).animate(folder / "box.glb", "a box bouncing", formats=["viewer"])
+    done = made.wait(timeout=ANIMATE_SECONDS, progress=seen.append)
+    files = {path.name: path for path in done.download(tmp_path)}
+    asset = load_asset(files["animated.glb"])
+    assert (len(asset.clips), len(asset.mesh.faces)) == (1, 12)
+    assert "viewer.html" in files
+    assert "motion.npz" not in files
+    assert any(facts["links"]["preview"] for facts in seen)
+    assert {facts["stage"] for facts in seen} >= {"video", "fit"}
+    assert get(f"{service.url}/metrics").count(b'state="done"} 1') == 1
+    assert json.loads(get(f"{service.url}/openapi.json"))["paths"]["/v1/animations"]
+    assert Client(service.url).get("/v1/estimate")["work_seconds"] > 0
+    assert len(Client(service.url).get("/v1/models")["models"][0]["version"]) == 16
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_text_file_is_a_problem(service):
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        submit(f"{service}/v1/animations", b"no model at all", "x")
-    assert caught.value.code == 422
-    assert caught.value.headers["Content-Type"] == "application/problem+json"
-    assert "plain text" in json.load(caught.value)["detail"]
+def test_a_text_file_is_a_problem(service, tmp_path):
+    (tmp_path / "text.glb").write_text("no model at all")
+    with pytest.raises(ServiceError, match="plain text") as caught:
+        Client(service.url).animate(tmp_path / "text.glb", "x")
+    assert caught.value.status == 422
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_jobs_survive_killed_replicas(service, folder):
+    made = Client(service.url).animate(folder / "box.glb", "a box bouncing", seed=1)
+    until_running(made)
+    service.kill("Animator")
+    time.sleep(1)
+    service.kill("Api")
+    done = Client(service.url).animation(made.id).wait(timeout=ANIMATE_SECONDS)
+    attempts = json.loads((folder / "jobs" / made.id / "state.json").read_text())["attempts"]
+    assert (done.state, attempts) == ("done", 2)
+    service.wait_until_ready()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_stopped_service_puts_its_job_back_and_goes_on_with_it(service, folder):
+    made = Client(service.url).animate(folder / "box.glb", "a box bouncing", seed=2)
+    until_running(made)
+    assert service.stop() == 0
+    state = json.loads((folder / "jobs" / made.id / "state.json").read_text())
+    assert (state["state"], state["attempts"]) == ("queued", 0)
+    service.start()
+    assert Client(service.url).animation(made.id).wait(timeout=ANIMATE_SECONDS).state == "done"

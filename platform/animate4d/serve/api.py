@@ -16,11 +16,12 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, File, Header, HTTPException, Query, Request, Response, UploadFile
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from pydantic.json_schema import SkipJsonSchema
 from starlette.concurrency import run_in_threadpool
 
 from animate4d import __version__
 from animate4d.assets.guarded import check_untrusted
-from animate4d.core.errors import AssetError
+from animate4d.core.errors import AssetError, ConfigError
 from animate4d.core.hashing import hash_json, slug
 from animate4d.serve.answers import BASE, Animation, AnimationPage, Estimate, Health, Models, describe
 from animate4d.serve.clients import COOKIE, Tokens
@@ -28,13 +29,23 @@ from animate4d.serve.config import ServeConfig
 from animate4d.serve.estimate import seconds_left, wait_seconds, work_seconds
 from animate4d.serve.gate import Gate
 from animate4d.serve.job_store import NAME, STATES, Job, JobStore, State
-from animate4d.serve.page import index_page, page_policy
+from animate4d.serve.page import docs_page, index_page, page_policy
 from animate4d.serve.problems import documented, install_problems
 from animate4d.serve.submission import FIT, MAX_CLIPS, Fit, submitted_request
+from animate4d.serve.webhooks import Webhooks
 
 RETRY_SECONDS = 10
 LOOK_SECONDS, BEAT_SECONDS = 0.3, 15.0
 """How often an event stream looks at its job, and says that it lives to proxies that cut silent connections."""
+
+EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"enum": list(STATES)},
+        "data": {"type": "string", "contentMediaType": "application/json", "description": "An Animation."},
+    },
+    "required": ["event", "data"],
+}
 
 VIEW_POLICY = "sandbox allow-scripts; frame-ancestors 'self'"
 """A result shown in the browser runs the viewer's script, but as a page of nobody: without this site's cookies."""
@@ -48,6 +59,7 @@ def create_app(
     models: Callable[[], list[dict[str, Any]]] = list,
     unready: Callable[[], str] = str,
     check: Callable[[JobStore, Job], None] | None = None,
+    webhooks: Webhooks | None = None,
 ) -> FastAPI:
     """Build the app.
 
@@ -58,11 +70,16 @@ def create_app(
         models: what GET /v1/models tells.
         unready: why no jobs can be taken now; empty when they can.
         check: looks at an upload before its job counts, and raises AssetError; `check_asset` by default.
+        webhooks: checks their addresses; None where none can be sent.
     """
     tokens = Tokens(config.token_file) if config.token_file else None
     check = check or check_asset
     app = FastAPI(
-        title="animate4d", version=__version__, description="Animate 3D models from a sentence.", redoc_url=None
+        title="animate4d",
+        version=__version__,
+        description="Animate 3D models from a sentence.",
+        docs_url=None,
+        redoc_url=None,
     )
     install_problems(app)
     app.add_middleware(Gate, config=config, tokens=tokens)
@@ -89,6 +106,15 @@ def create_app(
             detail = f"{config.max_open_per_client} animations of yours wait already; try again when one has ended"
             raise HTTPException(429, detail, later)
 
+    def require_webhook(url: str) -> None:
+        if url and webhooks is None:
+            raise HTTPException(422, "webhook: this service has no secret to sign with; poll, or follow the events")
+        try:
+            if url and webhooks is not None:
+                webhooks.check(url)
+        except ConfigError as error:
+            raise HTTPException(422, str(error)) from error
+
     @app.post(
         BASE,
         status_code=202,
@@ -104,41 +130,41 @@ def create_app(
     ) -> JSONResponse:
         """Submit a model and a sentence; poll the Location of the answer."""
         client, content, name = request.state.client, await asset.read(), safe_name(asset.filename or "")
+        require_webhook(wanted["webhook"])
         digest = await run_in_threadpool(digest_of, wanted, content) if idempotency_key else ""
         # No await from here to `create`: a job is counted and its key taken before another request is looked at.
         job = store.with_key(client, idempotency_key)
         if job is None:
             require_room(client)
             job = store.create(wanted, name, client=client, key=idempotency_key, digest=digest)
-            await run_in_threadpool(accept, job, content)
-            submit(job.id)
+            try:
+                await run_in_threadpool(accept, job, content)
+            finally:  # also when the client has left, which cancels this task
+                if store.find(job.id) is None:
+                    store.remove(job.id)
         elif job.digest != digest:
-            raise HTTPException(422, "idempotency-key: has been used for another request; send a new one")
+            raise HTTPException(409, "idempotency-key: has been used for another request; send a new one")
         elif store.find(job.id) is None:
             raise HTTPException(409, "the first request of this key is still being read", {"Retry-After": "1"})
         return JSONResponse(told(job).model_dump(), 202, {"Location": f"{BASE}/{job.id}"})
 
     def accept(job: Job, content: bytes) -> None:
-        """Check an upload and save its job; nothing stays of one that is refused."""
-        saved = False
+        """Check an upload, save its job and hand it over: all in one thread, which nobody cancels half-way."""
+        store.receive(job, content)
         try:
-            store.receive(job, content)
             check(store, job)
-            store.save(job)
-            saved = True
         except AssetError as error:
             detail = str(error).replace(f"{store.folder(job.id)}/", "")  # the client's name, not our path
             raise HTTPException(422, f"asset: {detail}") from error
-        finally:
-            if not saved:
-                store.remove(job.id)
+        store.save(job)
+        submit(job.id)
 
-    @app.get(BASE, tags=["animations"], responses=documented(*guarded, 422))
+    @app.get(BASE, tags=["animations"], responses=documented(*guarded, 404, 422))
     def list_animations(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
         cursor: Annotated[str, Query(max_length=32, description="`next` of the page before.")] = "",
-        state: Annotated[State | None, Query()] = None,
+        state: Annotated[State | SkipJsonSchema[None], Query()] = None,
     ) -> AnimationPage:
         """List your animations, newest first."""
         open_now = {job.id: job for job in store.open_jobs()}
@@ -148,7 +174,7 @@ def create_app(
         if cursor:
             after = [number for number, job in enumerate(jobs) if job.id == cursor]
             if not after:
-                raise HTTPException(422, "cursor: is not known any more; begin again without it")
+                raise HTTPException(404, "cursor: is not known any more; begin again without it")
             jobs = jobs[after[0] + 1 :]
         page = jobs[:limit]
         return AnimationPage(animations=[told(job) for job in page], next=page[-1].id if len(jobs) > limit else None)
@@ -163,7 +189,7 @@ def create_app(
         tags=["animations"],
         response_class=StreamingResponse,
         responses={
-            200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+            200: {"content": {"text/event-stream": {"schema": EVENT}}},
             **documented(*guarded, 404),
         },
     )
@@ -200,7 +226,7 @@ def create_app(
         return Response(path.read_bytes(), media_type="image/webp", headers={"Cache-Control": "no-store"})
 
     file_answers: dict[int | str, dict[str, Any]] = {
-        200: {"description": "The whole file.", "content": {"application/octet-stream": {}}},
+        200: {"description": "The whole file.", "content": {"*/*": {}}},
         206: {"description": "The ranges asked for."},
         304: {"description": "Still what If-None-Match names."},
         400: {"description": "The Range header cannot be understood."},
@@ -293,6 +319,10 @@ def create_app(
     @app.get("/", include_in_schema=False)
     def page() -> HTMLResponse:
         return HTMLResponse(index_page(tokens is not None), headers={"Content-Security-Policy": page_policy()})
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        return HTMLResponse(docs_page(app.openapi()), headers={"Content-Security-Policy": page_policy()})
 
     return app
 

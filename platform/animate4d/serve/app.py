@@ -15,7 +15,8 @@ from ray.serve.handle import DeploymentHandle
 from animate4d.compute.paths import input_path
 from animate4d.serve.animator import Animator
 from animate4d.serve.config import ServeConfig
-from animate4d.serve.job_store import JobStore
+from animate4d.serve.job_store import Job, JobStore
+from animate4d.serve.webhooks import Webhooks
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ class Api:
         self.store = JobStore(config.out)
         self.store.open_again()
         self.store.remove_halves()
+        secret = config.webhook_secret_file
+        self.webhooks = Webhooks.read(secret, config.webhook_hosts) if secret else None
         self.tasks: set[asyncio.Task[None]] = set()
         self.loop = asyncio.get_event_loop()
         self.model: dict[str, str] = {}
@@ -46,6 +49,9 @@ class Api:
             if not self.store.is_claimed(job.id):
                 self.store.update(job.id, state="queued", stage="", progress=0.0)
             self._start(self._hand_over(job.id))
+        for job in self.store.known():
+            if not job.is_open:
+                self._tell(job)
 
     def __serve_build_asgi_app__(self) -> Any:
         """Return the FastAPI app (called by Ray Serve once the replica exists)."""
@@ -57,6 +63,7 @@ class Api:
             self._submit,
             models=lambda: [self.model] if self.model else [],
             unready=lambda: self.unready,
+            webhooks=self.webhooks,
         )
 
     async def drain(self) -> None:
@@ -101,12 +108,21 @@ class Api:
                 if not self.store.is_claimed(job_id):
                     self.store.update(job_id, state="queued", stage="", progress=0.0)
                 await asyncio.sleep(next(pauses, AGAIN_SECONDS[-1]))
+        if job is not None and not job.is_open:
+            self._tell(job)
+            await asyncio.to_thread(self.store.remove_oldest, self.config.keep)
+
+    def _tell(self, job: Job) -> None:
+        """Send the webhook of an ended job, if it has one that is still to be sent; nothing waits for it."""
+        if self.webhooks is not None and job.request.get("webhook") and not job.told:
+            self._start(self.webhooks.deliver(self.store, job))
 
 
 def build(args: dict[str, Any]) -> Application:
     """Build the application from the fields of `ServeConfig` (the `args` of a Serve config file)."""
-    paths = {name: Path(args[name]) for name in ("out", "token_file") if args.get(name) is not None}
-    config = ServeConfig(**{**args, **paths})
+    names = ("out", "token_file", "webhook_secret_file")
+    paths = {name: Path(args[name]) for name in names if args.get(name) is not None}
+    config = ServeConfig(**{**args, **paths, "webhook_hosts": tuple(args.get("webhook_hosts", ()))})
     options = {"num_cpus": WORKER_CPUS, "num_gpus": 1 if has_gpu() else 0}
     worker = Animator.options(num_replicas=config.workers, ray_actor_options=options)
     jobs = str(config.out.absolute())

@@ -50,6 +50,9 @@ class ServeConfig:
     min_free_mb: int = 1000
     """Free disk in MB below which jobs are refused with 503."""
 
+    keep: int = 1000
+    """Ended jobs that are kept; the oldest are deleted with their files."""
+
     job_minutes: float = 60.0
     """A job that takes longer fails."""
 
@@ -59,6 +62,12 @@ class ServeConfig:
     token_file: Path | None = None
     """File with the bearer tokens that every /v1 request must carry, one `NAME:TOKEN` a line (or one bare token). A
     name sees its own jobs only."""
+
+    webhook_secret_file: Path | None = None
+    """File with the key that webhooks are signed with; without one, no request may name a webhook."""
+
+    webhook_hosts: tuple[str, ...] = ()
+    """Hosts whose webhooks may be plain http or lead to private addresses."""
 
     def __post_init__(self) -> None:
         if self.host not in LOOPBACK and self.token_file is None:
@@ -70,6 +79,7 @@ class ServeConfig:
             "requests_per_minute",
             "max_upload_mb",
             "upload_seconds",
+            "keep",
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: expected at least 1")

@@ -65,6 +65,7 @@ class Job:
         key: Idempotency-Key of the request, or empty.
         digest: sha256 of what was submitted under the key, or empty.
         attempts: times a worker has begun; one that died leaves its attempt counted.
+        told: whether the webhook has been sent, or given up.
         preview: pictures shown so far; the last one is `preview.webp`.
         files: the result, once done.
         created, updated, started, ended: Unix seconds; 0 for what has not happened.
@@ -81,6 +82,7 @@ class Job:
     key: str = ""
     digest: str = ""
     attempts: int = 0
+    told: bool = False
     preview: int = 0
     files: tuple[ResultFile, ...] = ()
     created: float
@@ -162,7 +164,7 @@ class JobStore:
         """Return how many jobs wait or run, of one client or of all, from memory."""
         if client is None:
             return len(self._open)
-        return sum(owner == client for owner in self._open.values())
+        return list(self._open.values()).count(client)
 
     def with_key(self, client: str, key: str) -> Job | None:
         """Return the job that a client's Idempotency-Key has already made; it may not be saved yet."""
@@ -197,6 +199,12 @@ class JobStore:
         job = self._jobs.pop(job_id, None)
         if job is not None:
             self._keys.pop((job.client, job.key), None)
+
+    def remove_oldest(self, keep: int) -> None:
+        """Delete ended jobs with their files until no more than `keep` are left."""
+        ended = [job.id for job in self.known() if not job.is_open]
+        for job_id in ended[keep:]:
+            self.remove(job_id)
 
     def remove_halves(self) -> None:
         """Delete the uploads that a killed API left without a state."""
@@ -264,7 +272,7 @@ class JobStore:
 
     def _note(self, job: Job) -> None:
         known = self._jobs.get(job.id)
-        if known is not None and not known.is_open:
+        if known is not None and not known.is_open and job.is_open:
             return  # an ended job stays ended: another thread read the disk before it ended
         self._jobs[job.id] = job
         if job.key:

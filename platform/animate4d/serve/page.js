@@ -6,7 +6,7 @@ const STAGES = { load: "Read the model", views: "Look at it", video: "Imagine a 
 const KEPT = "animate4d.jobs";
 const MAX_KEPT = 30;
 const SIGNED_IN = "animate4d.signed-in";
-let stream = null, shown = null;
+let stream = null, shown = null, cancelling = null;
 
 // Asking without a token would only be refused.
 const mayAsk = () => at("token-field").hidden || at("token").value || sessionStorage.getItem(SIGNED_IN);
@@ -142,13 +142,14 @@ function show(job) {
   at("result").hidden = job.state !== "done";
   at("alone").hidden = !job.links.viewer;
   at("drop-job").textContent = works ? "Cancel" : "Delete";
-  at("drop-job").disabled = false;
+  at("drop-job").disabled = works && job.id === cancelling;
   if (job.state === "done" && !at("viewer").src && !at("video").src) showResult(job);
   note(job);
 }
 
 function sentence(job) {
   const left = job.estimate_seconds ? `, about ${duration(job.estimate_seconds)} left` : "";
+  if (job.id === cancelling && (job.state === "queued" || job.state === "running")) return "Cancelling";
   if (job.state === "queued") return "Waiting for its turn" + left;
   if (job.state === "running") return (STAGES[job.stage] ?? "Starting") + left;
   return { done: "Done", failed: "Failed: " + job.error, cancelled: "Cancelled" }[job.state];
@@ -178,7 +179,10 @@ at("drop-job").addEventListener("click", async () => {
   try {
     const { id, state } = await call("v1/animations/" + shown, { method: "DELETE" });
     if (state === "removed") forget(id);
-    else at("status").textContent = "Cancelling";
+    else {
+      cancelling = id;
+      at("status").textContent = "Cancelling";
+    }
   } catch (error) {
     at("status").textContent = error.message;
     at("drop-job").disabled = false;

@@ -13,6 +13,7 @@ from animate4d.compute.session import ray_session
 from animate4d.core.errors import ClusterError
 from animate4d.serve.clients import Tokens
 from animate4d.serve.config import ServeConfig
+from animate4d.serve.webhooks import Webhooks
 
 DRAIN_GRACE = 60
 """Seconds a worker may take to notice that its time is over: one denoising step of the largest model."""
@@ -32,17 +33,22 @@ def serve(config: ServeConfig) -> int:
     check_port(config)
     if config.token_file is not None:
         Tokens(config.token_file)
+    if config.webhook_secret_file is not None:
+        Webhooks.read(config.webhook_secret_file, config.webhook_hosts)
     resolve_model(config.model, uri=config.tracking_uri)
     os.environ.setdefault("RAY_SERVE_ENABLE_HA_PROXY", "0")  # it would listen on all interfaces
     config = replace(
         config,
         out=durable_path(config.out),
         token_file=config.token_file and config.token_file.absolute(),
+        webhook_secret_file=config.webhook_secret_file and config.webhook_secret_file.absolute(),
         tracking_uri=tracking_uri(config.tracking_uri),
     )
     print(f"starting the service on http://{config.host}:{config.port} (about 15 s)", flush=True)
     with ray_session(cpus=max(2, config.workers + 1)):
         from ray import serve as ray_serve
+        from ray.exceptions import RayError
+        from ray.serve.exceptions import RayServeException
 
         from animate4d.serve.app import build
 
@@ -59,11 +65,11 @@ def serve(config: ServeConfig) -> int:
             while True:
                 time.sleep(3600)
         except KeyboardInterrupt:
-            print(
-                f"stopping; a running job has {config.drain_seconds} s to end, then it waits for the next start",
-                flush=True,
-            )
-            service.drain.remote().result(timeout_s=config.drain_seconds + DRAIN_GRACE)
+            print(f"stopping; a running job has {config.drain_seconds} s, then it waits for the next start", flush=True)
+            try:
+                service.drain.remote().result(timeout_s=config.drain_seconds + DRAIN_GRACE)
+            except (TimeoutError, RayError, RayServeException):
+                print("what still runs is cut; it starts over at the next start", flush=True)
         finally:
             ray_serve.shutdown()
     return 0
