@@ -181,7 +181,7 @@ def table_row(result: RowResult, best: Collection[str] = ()) -> dict[str, Any]:
         "mask_iou": fit["mask_iou"],
         "lost_frames": " ".join(map(str, fit["lost_frames"])),
         "warnings": "; ".join(result.notes),
-        **{name: truth.get(name, "") for name in TRUTH},
+        **{name: truth[name] for name in TRUTH if truth.get(name) is not None},
         **{name: f"{row.id}/{file}" for name, file in links_of(receipt).items()},
     }
     return cells
