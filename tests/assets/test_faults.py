@@ -1,7 +1,6 @@
 """Faults of asset files, one per line of the list: a clear line or a defined result, soon, and without much memory."""
 
 import gzip
-import json
 import resource
 import struct
 import time
@@ -10,55 +9,12 @@ import numpy as np
 import pytest
 
 from animate4d.assets.load import load_asset
+from animate4d.bench.faults.broken_models import mesh_ply, splat_ply, spz, triangle_glb
 from animate4d.core.cameras import Rig
 from animate4d.core.errors import AssetError
 from animate4d.core.splats import SplatCloud
 from animate4d.fourd.cloud_views import draw_cloud
 from animate4d.io.ply import write_splat_ply
-
-SPLAT_NAMES = [*"xyz", *(f"f_dc_{k}" for k in range(3)), "opacity", *(f"scale_{k}" for k in range(3))]
-SPLAT_NAMES += [f"rot_{k}" for k in range(4)]
-
-
-def splat_ply(declared, rows):
-    head = ["ply", "format binary_little_endian 1.0", f"element vertex {declared}"]
-    head += [f"property float {name}" for name in SPLAT_NAMES]
-    return "\n".join([*head, "end_header", ""]).encode() + struct.pack("<14f", *range(14)) * rows
-
-
-def mesh_ply(vertices, faces):
-    rows = [f"{x} {y} {z}" for x, y, z in vertices] + [f"3 {a} {b} {c}" for a, b, c in faces]
-    head = ["ply", "format ascii 1.0", f"element vertex {len(vertices)}", *(f"property float {axis}" for axis in "xyz")]
-    head += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header"]
-    return "\n".join([*head, *rows, ""]).encode()
-
-
-def glb(document, binary=b""):
-    text = json.dumps(document).encode()
-    text += b" " * (-len(text) % 4)
-    body = struct.pack("<II", len(text), 0x4E4F534A) + text
-    if binary:
-        body += struct.pack("<II", len(binary), 0x004E4942) + binary
-    return b"glTF" + struct.pack("<II", 2, 12 + len(body)) + body
-
-
-def triangle_glb(**changes):
-    """One triangle; `changes` replace top-level entries of the JSON."""
-    document = {
-        "asset": {"version": "2.0"},
-        "buffers": [{"byteLength": 36}],
-        "bufferViews": [{"buffer": 0, "byteLength": 36}],
-        "accessors": [{"bufferView": 0, "componentType": 5126, "count": 3, "type": "VEC3"}],
-        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}],
-        "nodes": [{"mesh": 0}],
-        "scenes": [{"nodes": [0]}],
-    }
-    return glb(document | changes, struct.pack("<9f", 0, 0, 0, 1, 0, 0, 0, 1, 0))
-
-
-def spz(count):
-    return gzip.compress(struct.pack("<IIIBBBB", 0x5053474E, 3, count, 0, 12, 0, 0) + bytes(200))
-
 
 HUGE = [{"bufferView": 0, "componentType": 5126, "count": 10**9, "type": "VEC3"}]
 FAULTS = {

@@ -96,8 +96,8 @@ def test_faults_are_chosen_by_number_or_name():
     assert choose(()) == list(SCENARIOS.values())
     assert [entry.name for entry in choose(["D25-ray", "D21"])] == ["D21", "D25-ray"]
     assert [entry.name for entry in choose(["D25"])] == ["D25", "D25-ray"]
-    with pytest.raises(ConfigError, match="'D20' is no fault"):
-        choose(["D20"])
+    with pytest.raises(ConfigError, match="'D60' is no fault"):
+        choose(["D60"])
 
 
 def test_the_command_writes_the_table_and_its_exit_code_says_whether_all_is_well(tmp_path, capsys, monkeypatch):

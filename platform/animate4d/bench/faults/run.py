@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from animate4d.bench.faults import batches, checkpoints, manifests, samples, shards, training
+from animate4d.bench.faults import batches, checkpoints, manifests, models, samples, shards, training
 from animate4d.bench.faults.config import BenchFaultsConfig
 from animate4d.bench.faults.report import Row, csv_table, text_table
 from animate4d.bench.faults.scenario import Scenario
@@ -30,6 +30,7 @@ SCENARIOS: dict[str, Scenario] = {
     for entry in sorted(
         (
             *manifests.SCENARIOS,
+            *models.SCENARIOS,
             *shards.SCENARIOS,
             *samples.SCENARIOS,
             *checkpoints.SCENARIOS,
