@@ -246,7 +246,9 @@ def test_the_preview_is_told_and_shown(client, post, store, assert_problem):
 
 def test_a_restarted_service_knows_its_jobs_and_keys(client, post, store, tmp_path):
     job = post(client, headers={"Idempotency-Key": "k1"}).json()
-    (store.root / ("a" * 32)).mkdir()  # an upload whose service was killed while it arrived
+    for name in ("a" * 32, "b" * 32):  # uploads that were cut while they arrived
+        (store.root / name).mkdir()
+    (store.root / ("b" * 32) / "state.json").write_text("")
     again = JobStore(tmp_path / "jobs")
     again.remove_halves()
     assert [found.id for found in again.open_jobs()] == [job["id"]]

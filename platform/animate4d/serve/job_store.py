@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from animate4d.core.hashing import hash_file
-from animate4d.io.atomic import write_json
+from animate4d.io.atomic import sync_file, sync_folder, temporary_name, write_json
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 STATES: tuple[State, ...] = get_args(State)
@@ -134,8 +134,21 @@ class JobStore:
         (folder / job.asset).write_bytes(asset)
 
     def save(self, job: Job) -> None:
-        """Put a job whose upload is there on disk; from now on it survives a restart."""
-        self._write(job)
+        """Put a job whose upload is there on disk; from now on it survives a restart, and a power cut.
+
+        Everything is written before anything is synced: the first sync then takes most of the rest along, which halves
+        the time. A power cut in between leaves a half that `remove_halves` deletes; nobody was told of it.
+        """
+        folder = self.folder(job.id)
+        state = folder / "state.json"
+        written = temporary_name(state)
+        written.write_text(json.dumps(asdict(job)))
+        written.replace(state)
+        for file in (folder / job.asset, state):
+            sync_file(file)
+        for place in (folder, self.root):
+            sync_folder(place)
+        self._note(job)
 
     def folder(self, job_id: str) -> Path:
         """Return the folder of a job."""
@@ -286,7 +299,7 @@ class JobStore:
 def _read(folder: Path) -> Job | None:
     try:
         facts = json.loads((folder / "state.json").read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None  # nothing there, or what a power cut left of it
     facts["files"] = tuple(ResultFile(**file) for file in facts.get("files", ()))
     return Job(**facts)
