@@ -1,10 +1,10 @@
 """Hand rows to a pool of workers and take their outcomes as they come.
 
 One row per worker at a time, in the order given. What is tried again depends on whose fault it was: bad input never; a
-worker that died is replaced, on whatever node has room, and its row starts over a few times; a row that ran out of
-memory gets a fresh worker and one smaller request. A row over its time limit ends with its worker, because a blocked
-native call can only be stopped by ending the process. Nothing but requests and outcomes travels through Ray: the
-workers write results to disk.
+worker that died, or whose answer was lost, is replaced on whatever node has room, and its row starts over a few times
+(one that was done says so at once); a row that ran out of memory gets a fresh worker and one smaller request. A row
+over its time limit ends with its worker, because a blocked native call can only be stopped by ending the process.
+Nothing but requests and outcomes travels through Ray: the workers write results to disk.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ from animate4d.compute.session import require_resources
 from animate4d.core.errors import ClusterError, ModelError
 
 POLL_SECONDS = 1.0
-LOST_REPLIES = 3
-"""How often Ray asks a living worker again whose answer was lost; a row that is done says so at once."""
-START_FAILURES = 3
+START_FAILURES = 5
 """Workers that may die in a row while starting before the pool gives up: the cause is then not the objects."""
 
 
@@ -199,12 +197,7 @@ class Pool:
     def _start(self) -> _Slot:
         plan = self._plan
         actor_class: Any = ray.remote(self._worker)
-        options = {
-            "num_cpus": plan.cpus,
-            "num_gpus": plan.gpus,
-            "max_concurrency": CONCURRENT_CALLS,
-            "max_task_retries": LOST_REPLIES,
-        }
+        options = {"num_cpus": plan.cpus, "num_gpus": plan.gpus, "max_concurrency": CONCURRENT_CALLS}
         actor = actor_class.options(**options).remote()
         model = None if plan.model is None else str(plan.model)
         return _Slot(actor=actor, call=actor.prepare.remote(model, plan.version, max(1, int(plan.cpus))))
