@@ -26,8 +26,11 @@ from animate4d.compute.session import require_resources
 from animate4d.core.errors import ClusterError, ModelError
 
 POLL_SECONDS = 1.0
-START_FAILURES = 5
-"""Workers that may die in a row while starting before the pool gives up: the cause is then not the objects."""
+FIRST_STARTS, LATER_STARTS = 3, 50
+"""Workers that may die in a row while starting before the pool gives up: few where none has ever started, for the cause
+is then not the objects; many later, when a node may be dying under them without Ray's knowing yet."""
+PAUSE_SECONDS = 0.2
+"""Rest after each of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +126,7 @@ class Pool:
         self._out = out
         self._slots: list[_Slot] = []
         self._start_failures = 0
+        self._ever_started = False
 
     def warm_up(self) -> None:
         """Start all workers and wait until each one is ready; without it, rows start as soon as the first is."""
@@ -209,11 +213,12 @@ class Pool:
         except RayError:
             if slot.row is None:
                 self._start_failures += 1
-                if self._start_failures >= START_FAILURES:
+                if self._start_failures >= (LATER_STARTS if self._ever_started else FIRST_STARTS):
                     raise ClusterError(
-                        f"{START_FAILURES} workers in a row died while starting: see the worker logs of Ray; "
+                        f"{self._start_failures} workers in a row died while starting: see the worker logs of Ray; "
                         "often the machine has too little memory for --workers"
                     ) from None
+                time.sleep(PAUSE_SECONDS)
             return None
 
     def _replace(self, slot: _Slot) -> None:
@@ -224,6 +229,7 @@ class Pool:
     def _check_start(self, outcome: dict[str, Any]) -> None:
         if outcome["state"] != "done":
             raise ModelError(outcome["message"])
+        self._start_failures, self._ever_started = 0, True
 
     def _overdue(self) -> Iterator[Ended]:
         limit = self._plan.row_seconds
