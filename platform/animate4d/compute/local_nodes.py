@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from types import TracebackType
 from typing import Any
 
@@ -19,8 +20,10 @@ class LocalNodes:
         """Start the head with so many CPUs."""
         from ray.cluster_utils import Cluster
 
+        # In a folder of its own: what lies in Ray's usual one tells other jobs of this machine which cluster to join.
+        self._folder = tempfile.TemporaryDirectory(prefix="ray-nodes-", ignore_cleanup_errors=True)
         self._options: dict[str, Any] = {"object_store_memory": LOCAL_OBJECT_STORE_BYTES // 4}
-        head = self._options | {"num_cpus": cpus, "include_dashboard": False}
+        head = self._options | {"num_cpus": cpus, "include_dashboard": False, "temp_dir": self._folder.name}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self._joined: list[Any] = []
         self.address = str(self._cluster.address)
@@ -32,6 +35,7 @@ class LocalNodes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._cluster.shutdown()
+        self._folder.cleanup()
 
     def join(self, *, cpus: int = 1, gpus: int = 0) -> None:
         """Start one more node; its GPUs need not exist."""
