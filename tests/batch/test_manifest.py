@@ -243,10 +243,23 @@ def test_a_pattern_stands_for_a_row_per_file_in_order_of_names(tmp_path):
 
 def test_a_file_whose_name_looks_like_a_pattern_is_meant_itself_and_one_that_fits_nothing_fails(tmp_path):
     (tmp_path / "fox[1].glb").write_bytes(b"")
-    assert only_row(tmp_path, "asset,prompt\nfox[1].glb,runs\n").asset == "fox[1].glb"
+    for asset in ("fox[1].glb", str(tmp_path / "fox[1].glb")):
+        assert only_row(tmp_path, f"asset,prompt\n{asset},runs\n").asset == asset
     row = only_row(tmp_path, "asset,prompt\nfoxes/*.glb,runs\n")
     assert (row.request, row.column) == (None, "asset")
     assert "no file" in row.problem
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [("/**/*.glb", "leads out"), ("../*.glb", "leads out"), ("**x.glb", "cannot be searched"), ("a" * 300 + "*", "")],
+)
+def test_patterns_stay_in_the_manifests_folder_and_wrong_ones_are_that_rows_failure(tmp_path, pattern, said):
+    good, bad = read(tmp_path, f"asset,prompt\nfox.glb,runs\n{pattern},runs\n").rows
+    assert good.request is not None
+    assert (bad.request, bad.column) == (None, "asset")
+    assert said in bad.problem
+    assert "\n" not in bad.problem
 
 
 def test_all_rows_that_share_an_id_are_told_at_once(tmp_path):

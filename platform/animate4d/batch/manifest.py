@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import difflib
-import glob
 import io
 import re
 from collections.abc import Callable
@@ -219,10 +218,17 @@ def _content_id(row: dict[str, str]) -> str:
 
 def _files(folder: Path, asset: str) -> list[str]:
     """Return the files a cell names, as written or, for a pattern, as found in order of their names."""
-    if not set("*?[") & set(asset) or "://" in asset or "\0" in asset or (folder / asset).exists():
+    if not set("*?[") & set(asset) or "://" in asset or "\0" in asset:
         return [asset]
-    found = sorted(glob.glob(asset, root_dir=folder, recursive=True))  # noqa: PTH207  # absolute patterns too
-    files = [name for name in found if (folder / name).is_file()]
+    try:
+        if (folder / asset).exists():
+            return [asset]
+        if Path(asset).is_absolute() or ".." in Path(asset).parts:
+            # so that no row makes the whole disk be searched
+            raise CellError("asset", f"the pattern {asset[:80]!r} leads out of {folder}: patterns are relative to it")
+        files = sorted(str(path.relative_to(folder)) for path in folder.glob(asset) if path.is_file())
+    except (OSError, ValueError) as error:
+        raise CellError("asset", f"the pattern {asset[:80]!r} cannot be searched ({error})") from None
     if not files:
         raise CellError("asset", f"no file in {folder} fits the pattern {asset[:80]!r}: mend it, or name a file")
     return files
