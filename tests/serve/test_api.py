@@ -9,6 +9,7 @@ import time
 import httpx
 import pytest
 
+from animate4d.serve import api
 from animate4d.serve.api import check_asset, safe_name
 from animate4d.serve.client import form
 from animate4d.serve.job_store import JobStore
@@ -283,3 +284,28 @@ def test_service_pages(client, post):
 )
 def test_uploaded_names_are_made_harmless(given, kept):
     assert safe_name(given) == kept
+
+
+def test_few_uploads_are_read_at_once_however_many_arrive(tmp_path, monkeypatch):
+    """Each reading process may take gigabytes."""
+    counts, lock, now = [], threading.Lock(), 0
+
+    def slow_check(_path):
+        nonlocal now
+        with lock:
+            now += 1
+            counts.append(now)
+        time.sleep(0.05)
+        with lock:
+            now -= 1
+
+    monkeypatch.setattr(api, "check_untrusted", slow_check)
+    store = JobStore(tmp_path)
+    job = store.create({}, "barrel.glb", client="", key="", digest="")
+    threads = [threading.Thread(target=check_asset, args=(store, job)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(counts) == 6
+    assert max(counts) == 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from hashlib import sha256
@@ -46,6 +47,9 @@ EVENT = {
     },
     "required": ["event", "data"],
 }
+
+READING_AT_ONCE = threading.BoundedSemaphore(2)
+"""Uploads being read; each may take gigabytes (see `assets.guarded.Limits`), and many may arrive together."""
 
 VIEW_POLICY = "sandbox allow-scripts; frame-ancestors 'self'"
 """A result shown in the browser runs the viewer's script, but as a page of nobody: without this site's cookies."""
@@ -333,7 +337,8 @@ def check_asset(store: JobStore, job: Job) -> None:
     Raises:
         AssetError: the upload is no readable model.
     """
-    check_untrusted(store.folder(job.id) / job.asset)
+    with READING_AT_ONCE:
+        check_untrusted(store.folder(job.id) / job.asset)
 
 
 def digest_of(wanted: dict[str, Any], content: bytes) -> str:
