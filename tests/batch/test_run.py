@@ -145,7 +145,15 @@ def test_an_interrupted_batch_goes_on_where_it_stopped(assets, tmp_path, how):
     command = [sys.executable, str(ROOT / "jobs" / "animate_batch.py"), str(manifest), "--out", str(out)]
     command += ["--workers", "1", "--no-record", "--fit", "draft", "--frames", "2", "--formats", "npz"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # a shell that runs the tests in the background has told them, and so their children, to ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 240
     while not (out / "ledger.jsonl").exists() or len(events(out, "row_started")) < 2:
         assert process.poll() is None, process.stdout.read()
