@@ -65,9 +65,11 @@ class Service:
 
     def kill(self, deployment):
         """Kill the replicas of a deployment as the out-of-memory killer would."""
-        name = f"ray::ServeReplica:animate4d:{deployment}"
+        name = f"ServeReplica:animate4d:{deployment}"  # with the replica's own name before it while it is at work
         found = [
-            child for child in psutil.Process(self.process.pid).children(recursive=True) if name in child.cmdline()[0]
+            child
+            for child in psutil.Process(self.process.pid).children(recursive=True)
+            if name in "".join(child.cmdline())
         ]
         assert found
         for child in found:
