@@ -11,6 +11,7 @@ import pytest
 from animate4d.batch import run as run_module
 from animate4d.batch.config import AnimateBatchConfig
 from animate4d.batch.ledger import read_ledger
+from animate4d.batch.manifest import BATCH_FILES
 from animate4d.batch.pool import Ended, Started
 from animate4d.batch.run import animate_batch
 from animate4d.core.hashing import hash_file
@@ -116,6 +117,8 @@ def check_finished(folder):
     for number in range(ROWS):
         assert (out / f"r{number}" / "animated.glb").read_text() == f"r{number}"
     assert not [path for path in out.iterdir() if path.name.endswith(".tmp")]
+    ours = {path.name for path in out.iterdir() if path.is_file() and not path.name.startswith(".")}
+    assert ours <= BATCH_FILES, "no row may take the name of a file of the batch"
     told = [event["id"] for event in read_ledger(out / "ledger.jsonl") if event["event"] == "row_done"]
     worked = (folder / "worked.txt").read_text().split()
     assert sorted(set(worked)) == [f"r{number}" for number in range(ROWS)]

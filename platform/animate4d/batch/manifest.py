@@ -27,7 +27,7 @@ OPTION_COLUMNS = tuple(option.name for option in fields(AnimateOptions))
 KNOWN = (*REQUIRED, "id", "seed", "seeds", "video", "clip", *OPTION_COLUMNS)
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 DEVICE_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
-BATCH_FILES = {"ledger.jsonl", "results.csv", "index.html", "logs", "gallery"}
+BATCH_FILES = {"ledger.jsonl", "results.csv", "results.jsonl", "index.html", "logs", "gallery"}
 MAX_TOLD = 20
 """Pairs of rows with one id that a message names."""
 MAX_SEEDS = 100
