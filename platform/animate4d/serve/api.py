@@ -141,11 +141,8 @@ def create_app(
         if job is None:
             require_room(client)
             job = store.create(wanted, name, client=client, key=idempotency_key, digest=digest)
-            try:
-                await run_in_threadpool(accept, job, content)
-            finally:  # also when the client has left, which cancels this task
-                if store.find(job.id) is None:
-                    store.remove(job.id)
+            # A client that leaves cancels this task, but not the job, which its key finds again.
+            await asyncio.shield(asyncio.ensure_future(run_in_threadpool(accept, job, content)))
         elif job.digest != digest:
             raise HTTPException(409, "idempotency-key: has been used for another request; send a new one")
         elif store.find(job.id) is None:
@@ -153,14 +150,18 @@ def create_app(
         return JSONResponse(told(job).model_dump(), 202, {"Location": f"{BASE}/{job.id}"})
 
     def accept(job: Job, content: bytes) -> None:
-        """Check an upload, save its job and hand it over: all in one thread, which nobody cancels half-way."""
-        store.receive(job, content)
+        """Check an upload, save its job and hand it over, or leave nothing of it: all in one thread."""
         try:
+            store.receive(job, content)
             check(store, job)
+            store.save(job)
         except AssetError as error:
+            store.remove(job.id)
             detail = str(error).replace(f"{store.folder(job.id)}/", "")  # the client's name, not our path
             raise HTTPException(422, f"asset: {detail}") from error
-        store.save(job)
+        except BaseException:
+            store.remove(job.id)
+            raise
         submit(job.id)
 
     @app.get(BASE, tags=["animations"], responses=documented(*guarded, 404, 422))
