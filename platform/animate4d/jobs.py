@@ -80,18 +80,16 @@ def animate_one(config: AnimateConfig) -> int:
     from animate4d.pipeline.animate import animate
     from animate4d.pipeline.receipt import model_version
     from animate4d.runs.registry import resolve_model
+    from animate4d.videos.maker import LocalModel
 
     request, out = config.request(), durable_path(config.out)
-    model, version = None, ""
+    model = None
     if config.video == "generated":
         folder = resolve_model(config.model, uri=config.tracking_uri)
-        model, version = MVVDM.from_pretrained(folder).eval(), model_version(folder)
-        if torch.cuda.is_available():
-            model = model.to("cuda")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = LocalModel(MVVDM.from_pretrained(folder).to(device).eval(), model_version(folder))
     bar, begun = Progress(100, "animate"), time.monotonic()
-    animate(
-        request, model, out, model_version=version, progress=lambda stage, share: bar.update(int(100 * share), stage)
-    )
+    animate(request, model, out, progress=lambda stage, share: bar.update(int(100 * share), stage))
     result = next(path for name in ("animated.glb", "motion.npz", "views.mp4") if (path := out / name).exists())
     look = next(path for name in ("viewer.html", "views.mp4") if (path := out / name).exists())
     print(f"\n{result} ({time.monotonic() - begun:.0f} s); look at {look}")

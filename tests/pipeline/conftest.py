@@ -28,9 +28,7 @@ def truth_bundle(truth_request, tmp_path_factory):
     """The barrel's own clip fitted once for all tests: (result, what progress was told)."""
     told = []
     out = tmp_path_factory.mktemp("truth") / "barrel"
-    result = animate(
-        truth_request, None, out, model_version="", progress=lambda stage, share: told.append((stage, share))
-    )
+    result = animate(truth_request, None, out, progress=lambda stage, share: told.append((stage, share)))
     return result, told
 
 

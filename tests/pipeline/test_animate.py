@@ -26,6 +26,7 @@ from animate4d.pipeline.animate import Cancelled, animate, find_clip
 from animate4d.pipeline.config import AnimateOptions, Request
 from animate4d.pipeline.exports import mesh_splats, played
 from animate4d.pipeline.receipt import STAGES
+from animate4d.videos.maker import LocalModel
 from animate4d.views.clip import render_clip
 
 
@@ -190,7 +191,7 @@ def test_a_generated_video_is_fitted_and_no_strength_stands_still(barrel, tmp_pa
     model = MVVDM(model_config.smoke()).eval()
     options = AnimateOptions(fit="draft", steps=1, strength=0.0)
     request = Request(asset=barrel, prompt="a barrel bouncing", options=options)
-    result = animate(request, model, tmp_path / "one", model_version="m1")
+    result = animate(request, LocalModel(model, "m1"), tmp_path / "one")
     assert (tmp_path / "one" / "generated.mp4").stat().st_size > 1000
     assert result.receipt["truth"] is None
     assert result.receipt["model_version"] == "m1"
@@ -207,7 +208,6 @@ def test_clips_follow_one_another_and_swing_back(truth_request, barrel, tmp_path
         replace(truth_request, options=options),
         None,
         tmp_path / "long",
-        model_version="",
         progress=lambda stage, share: told.append(share),
     )
     assert told == sorted(told)
@@ -236,20 +236,20 @@ def test_cancelling_leaves_nothing_behind_and_an_older_result_alone(truth_reques
         return len(asked) > 6
 
     with pytest.raises(Cancelled):
-        animate(truth_request, None, out, model_version="", cancelled=cancelled)
+        animate(truth_request, None, out, cancelled=cancelled)
     assert [path.name for path in tmp_path.iterdir()] == ["barrel"]
     assert (out / "older.txt").read_text() == "kept"
 
 
 def test_a_generated_video_without_a_model_is_refused_at_once(barrel, tmp_path):
     with pytest.raises(ConfigError, match="needs a model"):
-        animate(Request(asset=barrel, prompt="a barrel"), None, tmp_path / "out", model_version="")
+        animate(Request(asset=barrel, prompt="a barrel"), None, tmp_path / "out")
 
 
 def test_splats_have_no_clip_of_their_own(splat_file, tmp_path):
     request = Request(asset=splat_file, prompt="", video="ground-truth")
     with pytest.raises(AssetError, match=r"captured\.ply: has no animation, .* use video=generated"):
-        animate(request, None, tmp_path / "out", model_version="")
+        animate(request, None, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -260,7 +260,7 @@ def test_the_papers_field_ends_as_a_morph_animation(truth_request, tmp_path, mon
     )  # fmt: skip
     monkeypatch.setitem(fourd_config.PRESETS, "paper", lambda: quick)
     request = replace(truth_request, options=replace(truth_request.options, fit="paper", frames=3, formats=("npz",)))
-    result = animate(request, None, tmp_path / "field", model_version="")
+    result = animate(request, None, tmp_path / "field")
     assert result.receipt["fit"]["nodes"] == 0
     assert result.receipt["truth"]["ratio"] < 0.9
     document = read_gltf(result.folder / "animated.glb").json

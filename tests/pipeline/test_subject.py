@@ -25,6 +25,7 @@ from animate4d.pipeline.animate import animate
 from animate4d.pipeline.config import AnimateOptions, Request
 from animate4d.pipeline.exports import wanted_files
 from animate4d.pipeline.subject import CloudSubject, MeshSubject, subject_of
+from animate4d.videos.maker import LocalModel
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_a_subject_is_told_by_what_the_asset_holds(barrel, scan):
 def bundle(scan, tmp_path_factory):
     model = MVVDM(model_config.smoke()).eval()
     request = Request(asset=scan, prompt="a barrel bouncing", options=AnimateOptions(fit="draft", steps=1))
-    return animate(request, model, tmp_path_factory.mktemp("bundle") / "scan", model_version="m1")
+    return animate(request, LocalModel(model, "m1"), tmp_path_factory.mktemp("bundle") / "scan")
 
 
 @pytest.mark.slow

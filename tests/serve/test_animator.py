@@ -46,7 +46,7 @@ def pipeline(monkeypatch):
     """Returns a function that puts a stand-in at the place of the pipeline."""
 
     def put(work):
-        def stand_in(request, model, out, *, model_version, progress, cancelled, show):
+        def stand_in(request, model, out, *, progress, cancelled, show):
             work(out, progress, cancelled, show)
 
         monkeypatch.setattr(animator, "animate", stand_in)

@@ -34,12 +34,13 @@ class RowWorker:
         if model is None:
             return {"state": "done"}
         from animate4d.models.mv_vdm import MVVDM
+        from animate4d.videos.maker import LocalModel
 
         try:
             loaded = MVVDM.from_pretrained(Path(model))
         except Exception as error:  # noqa: BLE001  # classified and reported by the driver
             return describe_failure(error)
-        self._model = loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        self._model = LocalModel(loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval(), version)
         return {"state": "done"}
 
     def animate(self, request: Request, folder: str) -> dict[str, Any]:
@@ -58,7 +59,7 @@ class RowWorker:
             if receipt := matching_receipt(Path(folder), request, self._version):
                 return {"state": "done", "receipt": receipt}
             check_untrusted(request.asset)
-            result = animate(request, self._model, Path(folder), model_version=self._version, progress=progress)
+            result = animate(request, self._model, Path(folder), progress=progress)
         except Exception as error:  # noqa: BLE001  # one object must not end the batch; the trace goes into the ledger
             return describe_failure(error)
         finally:

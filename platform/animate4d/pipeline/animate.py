@@ -27,7 +27,6 @@ from animate4d.fourd.config import PRESETS, led_by_flow
 from animate4d.fourd.fit import FitResult, fit_motion
 from animate4d.io.atomic import atomic_folder
 from animate4d.io.images import composite_grey
-from animate4d.models.mv_vdm import MVVDM
 from animate4d.pipeline.config import Request
 from animate4d.pipeline.exports import played, wanted_files
 from animate4d.pipeline.pictures import write_pictures, write_target
@@ -35,6 +34,7 @@ from animate4d.pipeline.receipt import StageClock, write_receipt
 from animate4d.pipeline.subject import Subject, subject_of
 from animate4d.pipeline.target import MODEL_FLOW, VIEW_PX, Target, generated_target, joined, look_around, true_target
 from animate4d.pipeline.truth import UNSEEN, score_fit
+from animate4d.videos.maker import VideoModel
 from animate4d.views.clip import frame_times, pose_vertices
 
 MAX_CLIP_SECONDS = 4.0
@@ -69,10 +69,9 @@ class Result:
 
 def animate(
     request: Request,
-    model: MVVDM | None,
+    model: VideoModel | None,
     out: Path,
     *,
-    model_version: str,
     progress: Callable[[str, float], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     show: Callable[[np.ndarray], None] | None = None,
@@ -81,9 +80,8 @@ def animate(
 
     Args:
         request: what to animate and how.
-        model: in evaluation mode; may be None when the video is ground-truth.
+        model: makes the videos; may be None when the video is ground-truth.
         out: folder of the bundle.
-        model_version: identifies the model in the receipt.
         progress: told (stage, overall share from 0 to 1) now and then.
         cancelled: asked now and then whether to stop.
         show: given `[V, T, S, S, 3]` uint8 pictures on grey while a generated video is made: the input views, then
@@ -97,7 +95,7 @@ def animate(
     if request.video == "generated" and model is None:
         raise ConfigError("a generated video needs a model: give one, or set video=ground-truth")
     with atomic_folder(out) as folder:
-        receipt = _Animation(request, model, folder, progress, cancelled, show).run(model_version)
+        receipt = _Animation(request, model, folder, progress, cancelled, show).run()
     return Result(folder=out, receipt=receipt)
 
 
@@ -129,7 +127,7 @@ class _Animation:
     def __init__(
         self,
         request: Request,
-        model: MVVDM | None,
+        model: VideoModel | None,
         folder: Path,
         progress: Callable[[str, float], None] | None,
         cancelled: Callable[[], bool] | None,
@@ -142,7 +140,7 @@ class _Animation:
         self._progress, self._cancelled = progress, cancelled
         self._show = show or (lambda _pictures: None)
 
-    def run(self, model_version: str) -> dict[str, Any]:
+    def run(self) -> dict[str, Any]:
         """Go through all stages and return the receipt."""
         with self._stage("load"):
             asset, clip = self._load()
@@ -184,7 +182,8 @@ class _Animation:
             self.folder,
             self.request,
             asset_sha256=asset.source_sha256,
-            model_version=model_version,
+            # A model that was replaced between two clips leaves both names.
+            model_version="+".join(dict.fromkeys(target.model_version for target in targets)),
             clock=self.clock,
             fit=_fit_report(fit),
             truth=truth,

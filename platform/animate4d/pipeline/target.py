@@ -13,11 +13,10 @@ from animate4d.core.clip import GREY, MultiViewVideo
 from animate4d.core.mesh import Mesh
 from animate4d.core.tracks import Tracks
 from animate4d.io.images import composite_grey
-from animate4d.models.mv_vdm import MVVDM
 from animate4d.models.sampler_config import SamplerConfig
 from animate4d.tracks.build import EXACT, make_tracker
 from animate4d.tracks.queries import grid_queries
-from animate4d.videos.generate import generate_video
+from animate4d.videos.maker import VideoModel
 from animate4d.views.clip import render_labelled_clip, render_poses
 from animate4d.views.raycast import render_views
 from animate4d.views.shading import bake_shading
@@ -50,6 +49,7 @@ class Target:
         flow: to frame 0, and
         flow_weight: how far to trust it.
         vertices: `[T, N, 3]` true poses, where they are known.
+        model_version: of the model that generated the video; empty where none did.
     """
 
     video: MultiViewVideo
@@ -58,6 +58,7 @@ class Target:
     flow: np.ndarray | None = None
     flow_weight: np.ndarray | None = None
     vertices: np.ndarray | None = None
+    model_version: str = ""
 
 
 def true_target(
@@ -81,7 +82,7 @@ def true_target(
 
 
 def generated_target(
-    model: MVVDM,
+    model: VideoModel,
     first: np.ndarray,
     around: MultiViewVideo | None,
     rig: Rig,
@@ -94,8 +95,8 @@ def generated_target(
     progress: Callable[[float], None],
 ) -> Target:
     """Let a model imagine what follows pictures `[V, S, S, 4]`; the tracker "flow" is the model's own flow."""
-    made = generate_video(
-        model, first, rig, prompt, seed=seed, config=sampler, progress=lambda done, steps: progress(done / steps)
+    made, version = model.video(
+        first, rig, prompt, seed=seed, config=sampler, progress=lambda done, steps: progress(done / steps)
     )
     video = MultiViewVideo(
         rgb=_off_grey(made.rgb, made.alpha),
@@ -105,8 +106,10 @@ def generated_target(
         times=made.times,
     )
     if tracker == MODEL_FLOW:
-        return Target(video=video, around=around, flow=made.flow, flow_weight=made.flow_weight)
-    return Target(video=video, around=around, tracks=track_video(video, tracker, checkpoint))
+        flow, weight = made.flow, made.flow_weight
+        return Target(video=video, around=around, flow=flow, flow_weight=weight, model_version=version)
+    tracks = track_video(video, tracker, checkpoint)
+    return Target(video=video, around=around, tracks=tracks, model_version=version)
 
 
 def look_around(look: Callable[[Rig, int], np.ndarray]) -> MultiViewVideo:

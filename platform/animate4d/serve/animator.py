@@ -18,6 +18,7 @@ from animate4d.pipeline.receipt import model_version
 from animate4d.runs.registry import resolve_model
 from animate4d.serve.job_store import Job, JobStore
 from animate4d.serve.submission import pipeline_request
+from animate4d.videos.maker import LocalModel
 
 logger = logging.getLogger(__name__)
 
@@ -142,9 +143,8 @@ class Worker:
         try:
             animate(
                 pipeline_request(job.request, folder / job.asset),
-                self.model,
+                LocalModel(self.model, self.version),
                 folder / "result",
-                model_version=self.version,
                 progress=progress,
                 cancelled=lambda: store.is_cancelled(job.id) or late() or gives_way(),
                 show=show,
