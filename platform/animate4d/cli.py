@@ -138,7 +138,7 @@ COMMANDS = {
     "bench faults": Command(
         config="animate4d.bench.faults.config:BenchFaultsConfig",
         run="animate4d.bench.faults.run:bench_faults",
-        summary="Make faults of data and checkpoints happen, and say what each one cost.",
+        summary="Make faults of data, training, batches and the service happen, and say what each one cost.",
     ),
     "bench pool": Command(
         config="animate4d.bench.pool.config:BenchPoolConfig",

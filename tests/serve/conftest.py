@@ -1,8 +1,10 @@
-"""The app over a real store on disk and a real GLB, without Ray."""
+"""The app over a real store on disk and a real GLB, a tiny model, and deployment handles; all without Ray."""
 
 import asyncio
+import pickle
 import socket
 import threading
+from dataclasses import replace
 
 import pytest
 import trimesh
@@ -97,3 +99,74 @@ def serve(store):
     for server, thread in servers:
         server.should_exit = True
         thread.join(20)
+
+
+@pytest.fixture(scope="session")
+def save_model():
+    """Returns a function that saves a tiny random model with motion in it, another one for each seed."""
+    import torch
+
+    from animate4d.models.config import smoke
+    from animate4d.models.mv_vdm import MVVDM
+
+    tiny = replace(
+        smoke(), image_size=16, frames=3, views=2, codec_factor=4, latent_channels=48, block_channels=(16, 16),
+        heads=2, norm_groups=4, text_dim=16, flow_size=8,
+    )  # fmt: skip
+
+    def save(folder, seed=0):
+        torch.manual_seed(seed)
+        made = MVVDM(tiny).eval()
+        torch.nn.init.normal_(made.unet.conv_out.weight, std=0.3)
+        torch.nn.init.normal_(made.text.table.weight)
+        made.save_pretrained(folder, {})
+        return folder
+
+    return save
+
+
+class Response:
+    """A call that has been made: what `DeploymentResponse` does."""
+
+    def __init__(self, future):
+        self._future, self.cancel = future, future.cancel
+
+    def result(self, timeout_s=None):
+        return through_object_store(self._future.result(timeout_s))
+
+
+class Method:
+    def __init__(self, loop, method):
+        self._loop, self._method = loop, method
+
+    def remote(self, *args):
+        args = through_object_store(args)
+        return Response(asyncio.run_coroutine_threadsafe(self._method(*args), self._loop))
+
+
+class Handle:
+    """A deployment handle without Ray: methods run in the event loop of another thread, arrays arrive read-only."""
+
+    def __init__(self, loop, replica):
+        self._loop, self._replica = loop, replica
+
+    def __getattr__(self, name):
+        return Method(self._loop, getattr(self._replica, name))
+
+
+def through_object_store(value):
+    buffers = []
+    data = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    return pickle.loads(data, buffers=[bytes(buffer) for buffer in buffers])
+
+
+@pytest.fixture
+def handle():
+    """Returns a function that makes the handle of a replica."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield lambda replica: Handle(loop, replica)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(20)
+    loop.close()

@@ -1,19 +1,17 @@
-"""The worker without Ray: jobs that are done, stopped, late, put back, poisonous, or meet no model (D51, D52)."""
+"""The worker without Ray: jobs that are done, stopped, late, put back or poisonous, or lose their generator (D51)."""
 
 import asyncio
-import json
-import multiprocessing
-import shutil
+import subprocess
+import sys
 import threading
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
+from ray.exceptions import ActorDiedError
 
-from animate4d.core.errors import AssetError
-from animate4d.models.config import model_preset
-from animate4d.models.mv_vdm import MVVDM
+from animate4d.core.errors import AssetError, ModelError
 from animate4d.pipeline.animate import Cancelled
 from animate4d.serve import animator
 from animate4d.serve.animator import Worker
@@ -21,16 +19,9 @@ from animate4d.serve.animator import Worker
 JOB = {"prompt": "a box bouncing", "seed": 0}
 
 
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    MVVDM(model_preset("smoke")).save_pretrained(folder / "model", {})
-    return folder / "model"
-
-
 @pytest.fixture
-def worker(store, model_folder):
-    return Worker(str(model_folder), None, str(store.root), 1, 3600.0)
+def worker(store):
+    return Worker(None, str(store.root), 1, 3600.0)
 
 
 @pytest.fixture
@@ -122,9 +113,9 @@ def test_cancelled_before_and_while_it_runs(worker, store, job, pipeline, glb):
     assert (store.find(waiting.id).state, store.find(waiting.id).attempts) == ("cancelled", 0)
 
 
-def test_a_job_that_takes_too_long_fails(store, model_folder, job, pipeline):
+def test_a_job_that_takes_too_long_fails(store, job, pipeline):
     pipeline(until_cancelled)
-    run(Worker(str(model_folder), None, str(store.root), 1, 0.05), job)
+    run(Worker(None, str(store.root), 1, 0.05), job)
     assert (store.find(job).state, "longer than" in store.find(job).error) == ("failed", True)
 
 
@@ -146,61 +137,55 @@ def test_draining_puts_the_running_job_back_and_begins_none(worker, store, job, 
     assert store.find(job).state == "done"
 
 
-def test_a_job_that_killed_two_workers_is_not_begun_again(worker, store, job, pipeline):
+def test_a_job_on_which_two_workers_died_is_not_begun_again(worker, store, job, pipeline):
     store.update(job, state="queued", attempts=2)
     pipeline(lambda *_: pytest.fail("begun a third time"))
     run(worker, job)
     assert (store.find(job).state, "died 2 times" in store.find(job).error) == ("failed", True)
 
 
-def hold(root, job, held, let_go):
-    from animate4d.serve.job_store import JobStore
+def test_a_job_without_a_model_goes_back_and_one_whose_generator_died_is_begun_again(worker, store, job, pipeline):
+    def away(*_):
+        raise ModelError("the model cannot be loaded: no model folder")
 
-    with JobStore(root).claim(job):
-        held.set()
-        let_go.wait(60)
+    pipeline(away)
+    with pytest.raises(ModelError):
+        run(worker, job)
+    assert (store.find(job).state, store.find(job).attempts) == ("queued", 0)
+
+    def lost(*_):
+        raise ActorDiedError
+
+    pipeline(lost)
+    with pytest.raises(ActorDiedError):
+        run(worker, job)
+    assert (store.find(job).is_open, store.find(job).attempts) == (True, 1)
+    pipeline(lambda out, *_: out.mkdir())
+    run(worker, job)
+    assert (store.find(job).state, store.find(job).attempts) == ("done", 2)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from animate4d.serve.job_store import JobStore
+with JobStore(Path(sys.argv[1])).claim(sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_a_job_is_worked_on_by_one_process_until_that_dies(worker, store, job, pipeline):
-    context = multiprocessing.get_context("spawn")
-    held, let_go = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(store.root, job, held, let_go))
-    other.start()
-    assert held.wait(60)
-    assert store.is_claimed(job)
-    begun = threading.Event()
-    pipeline(lambda out, *_: (begun.set(), out.mkdir()))
-    thread = threading.Thread(target=run, args=(worker, job))
-    thread.start()
-    assert not begun.wait(0.3)
-    other.kill()
-    thread.join(30)
+    command = [sys.executable, "-c", HOLD, store.root, job]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        assert store.is_claimed(job)
+        begun = threading.Event()
+        pipeline(lambda out, *_: (begun.set(), out.mkdir()))
+        thread = threading.Thread(target=run, args=(worker, job))
+        thread.start()
+        assert not begun.wait(0.3)
+        other.kill()
+        thread.join(30)
     assert begun.is_set()
     assert store.find(job).state == "done"
-    other.join(30)
-
-
-def test_a_missing_model_is_told_and_loaded_once_it_is_there(store, model_folder, tmp_path):
-    late = Worker(str(tmp_path / "late"), None, str(store.root), 1, 3600.0)
-    assert "no model folder" in asyncio.run(late.status())["reason"]
-    shutil.copytree(model_folder, tmp_path / "late")
-    (tmp_path / "late" / "model.safetensors").unlink()
-    assert "cannot be loaded" in asyncio.run(late.status())["reason"]
-    shutil.copy(model_folder / "model.safetensors", tmp_path / "late")
-    found = asyncio.run(late.status())
-    assert set(found) == {"name", "version"}
-    assert json.dumps(found)
-
-
-def test_a_new_champion_is_taken_between_two_jobs(worker, model_folder, tmp_path, monkeypatch):
-    other = tmp_path / "other"
-    shutil.copytree(model_folder, other)
-    config = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps(config, indent=3))
-    worker.spec, names = "models:/mv-vdm@champion", [model_folder]
-    monkeypatch.setattr(animator, "resolve_model", lambda spec, uri: names[-1])
-    first = asyncio.run(worker.status())
-    names.append(other)
-    assert asyncio.run(worker.status()) == first  # looked up at most once a minute
-    monkeypatch.setattr(animator, "MODEL_SECONDS", 0.0)
-    assert asyncio.run(worker.status())["version"] != first["version"]

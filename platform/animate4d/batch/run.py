@@ -31,8 +31,8 @@ from animate4d.batch.report import RowResult, best_of_seeds, table_row, write_re
 from animate4d.batch.worst import write_worst
 from animate4d.compute.paths import durable_path, input_path
 from animate4d.compute.session import ray_session
-from animate4d.core.errors import ConfigError
 from animate4d.core.hashing import hash_file
+from animate4d.io.atomic import check_writable
 from animate4d.pipeline.receipt import model_version
 from animate4d.runs.batch_run import BatchRun
 from animate4d.runs.registry import resolve_model
@@ -64,7 +64,7 @@ def animate_batch(config: AnimateBatchConfig) -> int:
     out = durable_path(config.out)
     if config.plan:
         return show_plan(config, manifest, out)
-    _check_writable(out)
+    check_writable(out)
     with folder_lock(out), Ledger(out / "ledger.jsonl") as ledger:
         return _Batch(config, manifest, out, ledger).run()
 
@@ -305,16 +305,6 @@ def _result(event: Ended, *, shrunk: bool) -> RowResult:
         attempts=event.attempt,
         trace=outcome["trace"],
     )
-
-
-def _check_writable(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".write-test"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"{out}: cannot write there ({error.strerror}): choose another --out") from None
 
 
 @contextlib.contextmanager

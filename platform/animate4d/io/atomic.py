@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from animate4d.core.errors import ConfigError
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that other processes see the old content or the new one, never a part. Makes parent folders."""
@@ -82,3 +84,14 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_writable(out: Path) -> None:
+    """Raise a ConfigError if nothing can be written into an output folder, which is made if need be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".write-test"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot write there ({error.strerror}): choose another --out") from None

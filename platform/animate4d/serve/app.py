@@ -1,4 +1,4 @@
-"""The Serve application: the HTTP front and the workers, for `serve deploy cluster/serve.yaml` and `jobs/serve.py`."""
+"""The Serve application of HTTP front, workers and generator: `jobs/serve.py` and `serve deploy cluster/serve.yaml`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
 from animate4d.compute.paths import input_path
 from animate4d.serve.animator import Animator
+from animate4d.serve.checks import check_files, check_size
 from animate4d.serve.config import ServeConfig
+from animate4d.serve.generator import MODEL_SECONDS, SharedGenerator
 from animate4d.serve.job_store import Job, JobStore
 from animate4d.serve.webhooks import Webhooks
 
@@ -33,8 +36,8 @@ AGAIN_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 class Api:
     """Speaks HTTP, keeps the jobs, and hands them to the workers."""
 
-    def __init__(self, config: ServeConfig, animator: DeploymentHandle) -> None:
-        self.config, self.animator = config, animator
+    def __init__(self, config: ServeConfig, animator: DeploymentHandle, generator: DeploymentHandle) -> None:
+        self.config, self.animator, self.generator = config, animator, generator
         self.store = JobStore(config.out)
         self.store.open_again()
         self.store.remove_halves()
@@ -44,7 +47,7 @@ class Api:
         self.loop = asyncio.get_event_loop()
         self.model: dict[str, str] = {}
         self.unready = "the model is being loaded"
-        self._start(self._wait_for_model())
+        self._start(self._watch_model())
         for job in self.store.open_jobs():
             if not self.store.is_claimed(job.id):
                 self.store.update(job.id, state="queued", stage="", progress=0.0)
@@ -82,20 +85,19 @@ class Api:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def _wait_for_model(self) -> None:
+    async def _watch_model(self) -> None:
+        """Keep telling which model there is, or why none; a generator that starts again is neither."""
         while True:
             try:
-                found = await self.animator.status.remote()
+                found = await self.generator.status.remote()
             except Exception:
-                logger.warning("no worker answers", exc_info=True)
-                found = {"reason": "no worker answers; its log says why"}
+                logger.warning("no generator answers", exc_info=True)
+                found = self.model or {"reason": "no generator answers; its log says why"}
             if self.store.drain_end() is not None:
                 return
-            if "reason" not in found:
-                self.model, self.unready = found, ""
-                return
-            self.unready = found["reason"]
-            await asyncio.sleep(LOOK_SECONDS)
+            self.unready = found.get("reason", "")
+            self.model = {} if self.unready else found
+            await asyncio.sleep(LOOK_SECONDS if self.unready else MODEL_SECONDS)
 
     async def _hand_over(self, job_id: str) -> None:
         """Give a job to a worker until it has ended; the second worker that dies on it is the last (see `Worker`)."""
@@ -119,24 +121,35 @@ class Api:
 
 
 def build(args: dict[str, Any]) -> Application:
-    """Build the application from the fields of `ServeConfig` (the `args` of a Serve config file)."""
+    """Build the application from the fields of `ServeConfig` (the `args` of a Serve config file).
+
+    Raises:
+        ConfigError: a file or folder cannot be used.
+        ClusterError: the cluster is too small.
+    """
     names = ("out", "token_file", "webhook_secret_file")
     paths = {name: Path(args[name]) for name in names if args.get(name) is not None}
     config = ServeConfig(**{**args, **paths, "webhook_hosts": tuple(args.get("webhook_hosts", ()))})
-    options = {"num_cpus": WORKER_CPUS, "num_gpus": 1 if has_gpu() else 0}
-    worker = Animator.options(num_replicas=config.workers, ray_actor_options=options)
-    jobs = str(config.out.absolute())
-    job_seconds = 60 * config.job_minutes
-    return Api.bind(config, worker.bind(model_spec(config.model), config.tracking_uri, jobs, WORKER_CPUS, job_seconds))
+    check_files(config)
+    has = ray.cluster_resources()
+    gpus = has.get("GPU", 0)
+    check_size(config, cpus=has.get("CPU", 0), gpus=gpus)
+    generator = SharedGenerator.options(
+        num_replicas=config.generators,
+        # Without a GPU it computes on the CPUs of the workers that wait for it.
+        ray_actor_options={"num_cpus": 0, "num_gpus": 1 if gpus else 0},
+    ).bind(
+        model_spec(config.model),
+        config.tracking_uri,
+        threads=config.workers * WORKER_CPUS,
+        batch=min(config.batch, config.workers),
+    )
+    worker = Animator.options(num_replicas=config.workers, ray_actor_options={"num_cpus": WORKER_CPUS}).bind(
+        generator, str(config.out.absolute()), WORKER_CPUS, 60 * config.job_minutes
+    )
+    return Api.bind(config, worker, generator)
 
 
 def model_spec(model: str) -> str:
     """Return a model's name as it means the same in every process."""
     return model if model == "shipped" or model.startswith("models:") else str(input_path(Path(model)))
-
-
-def has_gpu() -> bool:
-    """Return whether the cluster has a GPU to give."""
-    import ray
-
-    return ray.cluster_resources().get("GPU", 0) > 0

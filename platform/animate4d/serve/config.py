@@ -30,7 +30,13 @@ class ServeConfig:
     """MLflow store to look `models:/` names up in; default $MLFLOW_TRACKING_URI, else mlflow.db in this folder."""
 
     workers: int = 1
-    """Model replicas; each animates one object at a time."""
+    """Jobs that are worked on at once. A worker looks, fits and exports on one CPU; it needs no GPU."""
+
+    generators: int = 1
+    """Processes that hold the model and make videos for all workers, each with a GPU of its own where there are any."""
+
+    batch: int = 4
+    """Most videos, of different jobs, that a generator makes at once; fewer after they did not fit into its memory."""
 
     max_queued: int = 32
     """Jobs that may wait or run; a further one is answered 429 with Retry-After."""
@@ -74,6 +80,8 @@ class ServeConfig:
             raise ConfigError(f"host is {self.host}: listening beyond this machine needs --token-file")
         for name in (
             "workers",
+            "generators",
+            "batch",
             "max_queued",
             "max_open_per_client",
             "requests_per_minute",

@@ -14,6 +14,7 @@ from animate4d.bench.faults.workbench import data_config, differences, read_item
 from animate4d.core.errors import ConfigError, ShardError
 from animate4d.data import reader, store
 from animate4d.data.order import ItemOrder
+from animate4d.serve.job_store import JobStore
 
 
 def account(**changes):
@@ -138,6 +139,11 @@ def test_samples_skipped_without_a_word_are_noticed(bench, monkeypatch):
 def test_a_label_without_checks_is_noticed(bench, monkeypatch):
     monkeypatch.setattr("animate4d.data.schema.decode_tracks", lambda members, meta, views, frames: None)
     assert happen(SCENARIOS["D27"], bench).problems
+
+
+def test_a_service_that_forgets_keys_is_noticed(bench, monkeypatch):
+    monkeypatch.setattr(JobStore, "with_key", lambda self, client, key: None)
+    assert happen(SCENARIOS["D49"], bench).account.silent
 
 
 def test_items_that_training_never_sees_are_noticed(bench, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchFaultsConfig:
-    """Make faults of data and training happen for real, and say what each one cost.
+    """Make faults of data, training, batches and the service happen for real, and say what each one cost.
 
     The exit code is 1 if one is not noticed, not recovered from, loses more than is documented, or loses it silently.
     """

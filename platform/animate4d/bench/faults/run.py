@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from animate4d.bench.faults import batches, checkpoints, manifests, models, samples, shards, training
+from animate4d.bench.faults import batches, checkpoints, manifests, models, samples, service, shards, training
 from animate4d.bench.faults.config import BenchFaultsConfig
 from animate4d.bench.faults.report import Row, csv_table, text_table
 from animate4d.bench.faults.scenario import Scenario
@@ -36,6 +36,7 @@ SCENARIOS: dict[str, Scenario] = {
             *checkpoints.SCENARIOS,
             *training.SCENARIOS,
             *batches.SCENARIOS,
+            *service.SCENARIOS,
         ),
         key=lambda entry: (entry.name[0] != "D", entry.name),
     )
