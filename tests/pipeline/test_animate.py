@@ -201,6 +201,27 @@ def test_a_generated_video_is_fitted_and_no_strength_stands_still(barrel, tmp_pa
     assert np.allclose(asset.vertices_at(0, 0.5), asset.vertices_at(0, 0.0), atol=1e-5)
 
 
+class Replaced:
+    """A shared model that another one replaces after each video."""
+
+    def __init__(self, model):
+        self.versions = (LocalModel(model, f"m{number}") for number in range(1, 9))
+
+    def video(self, *args, **settings):
+        return next(self.versions).video(*args, **settings)
+
+
+def test_the_receipt_names_the_models_of_all_clips(barrel, tmp_path):
+    tiny = replace(
+        model_config.smoke(), image_size=16, frames=3, codec_factor=4, latent_channels=48, block_channels=(16, 16),
+        heads=2, norm_groups=4, text_dim=16, flow_size=8,
+    )  # fmt: skip
+    options = AnimateOptions(fit="draft", steps=1, clips=2, formats=("npz",))
+    request = Request(asset=barrel, prompt="a barrel bouncing", options=options)
+    result = animate(request, Replaced(MVVDM(tiny).eval()), tmp_path / "two")
+    assert result.receipt["model_version"] == "m1+m2"
+
+
 def test_clips_follow_one_another_and_swing_back(truth_request, barrel, tmp_path):
     options = replace(truth_request.options, frames=2, clips=2, loop="ping-pong", tracker="exact")
     told = []

@@ -126,6 +126,19 @@ def test_what_breaks_in_the_model_is_an_error_of_its_order(model_folder, monkeyp
     assert (type(broken), str(broken)) == (RuntimeError, "ZeroDivisionError: division by zero")
 
 
+def test_a_gpu_that_has_failed_makes_the_replica_unhealthy(model_folder, monkeypatch):
+    shared = generator(model_folder)
+    shared.check_health()
+
+    def fail():
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", fail)
+    with pytest.raises(torch.AcceleratorError):
+        shared.check_health()
+
+
 def test_a_batch_that_nobody_waits_for_ends_and_tells_its_steps_until_then(model_folder, monkeypatch):
     stepped, go_on, ended = threading.Event(), threading.Event(), []
 

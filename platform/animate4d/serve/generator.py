@@ -77,6 +77,13 @@ class Generator:
         """Load the model if need be; returns what it is, or the `reason` why there is none."""
         return await asyncio.to_thread(self._status)
 
+    def check_health(self) -> None:
+        """Raise where the GPU has failed, which lasts as long as its process does, so that Ray starts another one."""
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
     def _status(self) -> dict[str, str]:
         try:
             with self._at_work:

@@ -93,7 +93,11 @@ class SharedModel:
 
     def _steps(self, order_id: str) -> tuple[int, int] | None:
         """Return (steps done, steps) of an order; None where its generator does not answer, or another one did."""
+        asked = self._generator.steps.remote(order_id)
         try:
-            return self._generator.steps.remote(order_id).result(timeout_s=LOOK_SECONDS)
-        except (TimeoutError, RayError, RayServeException):
-            return None
+            return asked.result(timeout_s=LOOK_SECONDS)
+        except TimeoutError:
+            asked.cancel()  # or they pile up while the generator is away
+        except (RayError, RayServeException):
+            pass
+        return None
