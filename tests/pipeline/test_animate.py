@@ -211,6 +211,7 @@ class Replaced:
         return next(self.versions).video(*args, **settings)
 
 
+@pytest.mark.slow
 def test_the_receipt_names_the_models_of_all_clips(barrel, tmp_path):
     tiny = replace(
         model_config.smoke(), image_size=16, frames=3, codec_factor=4, latent_channels=48, block_channels=(16, 16),

@@ -24,7 +24,7 @@ from animate4d.assets.load import load_asset
 from animate4d.serve.client import ServiceError
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS, ANIMATE_SECONDS = 120, 240
+START_SECONDS, ANIMATE_SECONDS = 240, 240
 
 
 def get(url):
