@@ -35,10 +35,13 @@ def submitted():
 
 @pytest.fixture
 def make_client(store, submitted):
-    """Returns a maker of test clients; settings are those of ServeConfig, `app` those of create_app."""
+    """Returns a maker of test clients; settings are those of ServeConfig, `app` those of create_app.
+
+    Uploads are not read, which takes a process each, unless a test gives the real `check_asset`.
+    """
 
     def make(*, app=None, address="127.0.0.1", **settings):
-        facts = {"models": lambda: [{"name": "test"}], **(app or {})}
+        facts = {"models": lambda: [{"name": "test"}], "check": lambda _store, _job: None, **(app or {})}
         made = create_app(ServeConfig(**settings), store, submitted.append, **facts)
         return TestClient(made, base_url=HOST, raise_server_exceptions=False, client=(address, 5000))
 

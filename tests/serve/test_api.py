@@ -15,7 +15,8 @@ from animate4d.serve.client import form
 from animate4d.serve.job_store import JobStore
 
 
-def test_submit_answers_202_with_a_location_to_poll(client, post, submitted):
+def test_submit_answers_202_with_a_location_to_poll(make_client, post, submitted):
+    client = make_client(app={"check": check_asset})
     answer = post(client, seed="3")
     assert answer.status_code == 202
     job = client.get(answer.headers["location"]).json()
@@ -151,7 +152,10 @@ def test_estimates_come_from_jobs_that_ended(client, post, store):
 @pytest.mark.parametrize(
     ("content", "word"), [(b"", "empty"), (b"just some text, no model", "text"), (b"glTF\x02\x00\x00\x00", "asset")]
 )
-def test_unreadable_asset_is_refused_and_leaves_nothing(client, post, store, submitted, assert_problem, content, word):
+def test_unreadable_asset_is_refused_and_leaves_nothing(
+    make_client, post, store, submitted, assert_problem, content, word
+):
+    client = make_client(app={"check": check_asset})
     assert_problem(post(client, content), 422, word)
     assert list(store.known()) == list(store.root.iterdir()) == []
     assert submitted == []

@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from ray.exceptions import RayActorError
 
 from animate4d.core.cameras import Rig
 from animate4d.models.sampler_config import SamplerConfig
-from animate4d.serve.shared_model import SharedModel
+from animate4d.serve.shared_model import LOST, SharedModel
 
 PATIENCE = 120
 LONG = SamplerConfig(steps=1000)
@@ -91,6 +90,6 @@ def test_jobs_share_a_batch_and_outlive_the_generator(generator):
         lost = threads.submit(long)
         assert long.begun.wait(PATIENCE)
         os.kill(process, signal.SIGKILL)
-        with pytest.raises(RayActorError):
+        with pytest.raises(LOST):
             lost.result(PATIENCE)
         assert threads.submit(again).result(PATIENCE)[1] == first[1]

@@ -10,14 +10,12 @@ from typing import Any
 
 import numpy as np
 from ray import serve
-from ray.exceptions import ObjectLostError, RayActorError
-from ray.serve.exceptions import RayServeException
 
 from animate4d.core.errors import ModelError, UserError
 from animate4d.export.video import view_grid, write_webp_animation
 from animate4d.pipeline.animate import Cancelled, animate
 from animate4d.serve.job_store import Job, JobStore
-from animate4d.serve.shared_model import SharedModel
+from animate4d.serve.shared_model import LOST, SharedModel
 from animate4d.serve.submission import pipeline_request
 
 logger = logging.getLogger(__name__)
@@ -111,8 +109,8 @@ class Worker:
         except ModelError:
             put_back()  # there is none just now, which is not the job's fault
             raise
-        except (RayActorError, ObjectLostError, RayServeException):
-            raise  # the generator died: the API hands the job over again
+        except LOST:
+            raise  # the API hands the job over again
         except UserError as error:
             store.finish(job.id, "failed", str(error).replace(f"{folder}/", ""))
         except Exception:

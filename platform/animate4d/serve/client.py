@@ -27,6 +27,9 @@ from animate4d.io.atomic import temporary_name
 
 OPEN_STATES = ("queued", "running")
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+LEAST_TIMEOUT = 2.0
+"""Seconds that an answer may always take, however little of a `wait` is left."""
+
 BLOCK = 1 << 20
 PROBLEM = "application/problem+json"
 
@@ -101,9 +104,14 @@ class Client:
             return json.load(answer)
 
     def request(
-        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        timeout: float | None = None,
     ) -> http.client.HTTPResponse:
-        """Send a request until it is answered; returns the open answer.
+        """Send a request until it is answered; returns the open answer, of which each part may take `timeout` seconds.
 
         Raises:
             ServiceError: the answer is a refusal, or there was none within `patience`.
@@ -114,7 +122,7 @@ class Client:
         until, pause = time.monotonic() + self.patience, FIRST_PAUSE
         while True:
             try:
-                return urllib.request.urlopen(sent, timeout=self.timeout)  # type: ignore[no-any-return]  # noqa: S310
+                return urllib.request.urlopen(sent, timeout=timeout or self.timeout)  # type: ignore[no-any-return]  # noqa: S310
             except urllib.error.HTTPError as error:
                 wait = error.headers.get("Retry-After")
                 said = error.headers.get_content_type() == PROBLEM  # else it is the proxy's: a replica is away
@@ -177,7 +185,8 @@ class RemoteAnimation:
 
     def _follow(self, until: float, progress: Callable[[dict[str, Any]], None] | None) -> None:
         """Read server-sent events until the animation ends or the time is over."""
-        with self.client.request("GET", self.facts["links"]["events"]) as answer:
+        timeout = max(LEAST_TIMEOUT, min(self.client.timeout, until - time.monotonic()))
+        with self.client.request("GET", self.facts["links"]["events"], timeout=timeout) as answer:
             for line in answer:
                 if line.startswith(b"data: "):
                     self.facts = json.loads(line.removeprefix(b"data: "))

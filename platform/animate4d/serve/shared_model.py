@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ray.exceptions import RayError
+from ray.exceptions import ObjectLostError, RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 
 from animate4d.core.cameras import Rig
 from animate4d.models.sampler_config import SamplerConfig
 from animate4d.videos.generate import GeneratedVideo
+
+LOST = (RayActorError, ObjectLostError, RayServeException)
+"""What tells that the generator has died, or that its machine has."""
 
 LOOK_SECONDS = 0.3
 """How often a job that waits for its video tells how far it is, and looks whether it shall stop."""
