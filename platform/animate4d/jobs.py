@@ -80,7 +80,7 @@ def animate_one(config: AnimateConfig) -> int:
     from animate4d.pipeline.animate import animate
     from animate4d.pipeline.receipt import model_version
     from animate4d.runs.registry import resolve_model
-    from animate4d.videos.maker import LocalModel
+    from animate4d.videos.generate import LocalModel
 
     request, out = config.request(), durable_path(config.out)
     model = None

@@ -26,7 +26,7 @@ from animate4d.pipeline.animate import Cancelled, animate, find_clip
 from animate4d.pipeline.config import AnimateOptions, Request
 from animate4d.pipeline.exports import mesh_splats, played
 from animate4d.pipeline.receipt import STAGES
-from animate4d.videos.maker import LocalModel
+from animate4d.videos.generate import LocalModel
 from animate4d.views.clip import render_clip
 
 

@@ -25,7 +25,7 @@ from animate4d.pipeline.animate import animate
 from animate4d.pipeline.config import AnimateOptions, Request
 from animate4d.pipeline.exports import wanted_files
 from animate4d.pipeline.subject import CloudSubject, MeshSubject, subject_of
-from animate4d.videos.maker import LocalModel
+from animate4d.videos.generate import LocalModel
 
 
 @pytest.fixture(scope="module")

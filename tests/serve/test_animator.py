@@ -189,3 +189,8 @@ def test_a_job_is_worked_on_by_one_process_until_that_dies(worker, store, job, p
         thread.join(30)
     assert begun.is_set()
     assert store.find(job).state == "done"
+
+
+def test_a_worker_needs_no_network():
+    code = "import sys, animate4d.serve.animator; assert not {'diffusers', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

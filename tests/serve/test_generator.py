@@ -16,7 +16,7 @@ from animate4d.models.sampler_config import SamplerConfig
 from animate4d.serve import generator as generator_module
 from animate4d.serve.generator import Generator
 from animate4d.serve.shared_model import Order
-from animate4d.videos.generate import GeneratedVideo
+from animate4d.videos.maker import GeneratedVideo
 
 RIG = Rig.even(2)
 
@@ -226,6 +226,7 @@ def test_a_new_champion_is_taken_between_two_batches_and_drops_no_order(
         late = [asyncio.create_task(shared.generate(order(number))) for number in range(2, 5)]
         assert await asyncio.to_thread(register, save_model(tmp_path / "b", seed=2)) == "2"
         monkeypatch.setattr(generator_module, "MODEL_SECONDS", 0.0)
+        assert await asyncio.wait_for(shared.status(), 60) == first  # at once, and not in the middle of a batch
         go_on.set()
         return await asyncio.gather(*early), await asyncio.gather(*late)
 

@@ -48,7 +48,7 @@ class Stuck:
 
 def test_a_video_comes_as_a_model_of_this_process_would_make_it(handle, save_model, tmp_path):
     from animate4d.models.mv_vdm import MVVDM
-    from animate4d.videos.maker import LocalModel
+    from animate4d.videos.generate import LocalModel
 
     folder = save_model(tmp_path / "model")
     made, version = video(SharedModel(handle(Generator(str(folder), None, 1, 1))))

@@ -34,7 +34,7 @@ class RowWorker:
         if model is None:
             return {"state": "done"}
         from animate4d.models.mv_vdm import MVVDM
-        from animate4d.videos.maker import LocalModel
+        from animate4d.videos.generate import LocalModel
 
         try:
             loaded = MVVDM.from_pretrained(Path(model))

@@ -17,7 +17,8 @@ from animate4d.pipeline.receipt import model_version
 from animate4d.runs.registry import resolve_model
 from animate4d.serve.batches import Batches
 from animate4d.serve.shared_model import Order
-from animate4d.videos.generate import GeneratedVideo, generate_videos
+from animate4d.videos.generate import generate_videos
+from animate4d.videos.maker import GeneratedVideo
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Generator:
             self._make, alike=lambda order: order.id if order.alone else order.config, most=batch, wait=WAIT_SECONDS
         )
         self._looked = -float("inf")
-        self._at_work = threading.Lock()
+        self._loading, self._at_work = threading.Lock(), False
         self._steps: dict[str, tuple[int, int]] = {}
 
     async def generate(self, order: Order) -> Made | Exception:
@@ -74,7 +75,7 @@ class Generator:
         return self._steps.get(order_id)
 
     async def status(self) -> dict[str, str]:
-        """Load the model if need be; returns what it is, or the `reason` why there is none."""
+        """Load the model if need be; returns what it is, or the `reason` why there is none. Waits for no batch."""
         return await asyncio.to_thread(self._status)
 
     def check_health(self) -> None:
@@ -86,8 +87,9 @@ class Generator:
 
     def _status(self) -> dict[str, str]:
         try:
-            with self._at_work:
-                self._load()
+            with self._loading:
+                if self.model is None or not self._at_work:
+                    self._load()
         except ModelError as error:
             return {"reason": str(error)}
         return {"name": self.spec, "version": self.version}
@@ -125,16 +127,19 @@ class Generator:
 
     def _make(self, orders: list[Order], abandoned: Callable[[], bool]) -> Sequence[Made | Exception]:
         """Make the videos of a batch; where that fails, each alone, so that only the one that is to blame fails."""
-        with self._at_work:
-            try:
+        try:
+            with self._loading:
+                self._at_work = True  # from here to the end nobody replaces the model
                 self._load()
-            except ModelError as error:
-                return [error.with_traceback(None)] * len(orders)
             made = self._together(orders, abandoned)
             if isinstance(made, Exception) and len(orders) > 1 and not abandoned():
                 tries = [self._together([order], abandoned) for order in orders]
                 return [one if isinstance(one, Exception) else one[0] for one in tries]
             return [made] * len(orders) if isinstance(made, Exception) else made
+        except ModelError as error:
+            return [error.with_traceback(None)] * len(orders)
+        finally:
+            self._at_work = False
 
     def _together(self, orders: list[Order], abandoned: Callable[[], bool]) -> list[Made] | Exception:
         """Make videos in one batch, or return why that failed, without the trace that keeps its tensors alive."""

@@ -14,7 +14,7 @@ from ray.serve.exceptions import RayServeException
 
 from animate4d.core.cameras import Rig
 from animate4d.models.sampler_config import SamplerConfig
-from animate4d.videos.generate import GeneratedVideo
+from animate4d.videos.maker import GeneratedVideo
 
 LOST = (RayActorError, ObjectLostError, RayServeException)
 """What tells that the generator has died, or that its machine has."""

@@ -20,6 +20,7 @@ from animate4d.models.mv_vdm import MVVDM
 from animate4d.models.sampler import Sampler
 from animate4d.models.sampler_config import SamplerConfig
 from animate4d.models.warp import enlarge, warp_first_frame
+from animate4d.videos.maker import GeneratedVideo
 
 GATE_SHARPNESS = 3.0
 """Factor on gate logits in the final picture: a decision instead of a fade; costs 0.14 dB, keeps objects opaque."""
@@ -28,24 +29,31 @@ FRAMES_PER_SECOND = 8.0
 """Frame rate of generated clips (16 frames of 2 seconds in papers 001 and 002)."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GeneratedVideo:
-    """A generated clip.
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A model in this process; a `maker.VideoModel`.
 
     Attributes:
-        rgb: `[V, T, H, W, 3]` uint8 composited on grey; frame 0 is the input.
-        alpha: `[V, T, H, W]` uint8 coverage.
-        flow: `[V, T, h, w, 2]` float32 backward flow to frame 0 in half-image units (x, y), or None (no warp head).
-        flow_weight: `[V, T, h, w]` float32 in [0, 1], together with `flow`: the gate times the coverage of the flow's
-            source in frame 0, so near 0 where there is no object or the flow points beside it.
-        times: `[T]` float64 seconds.
+        model: in evaluation mode, on any device.
+        version: identifies it in receipts.
     """
 
-    rgb: np.ndarray
-    alpha: np.ndarray
-    flow: np.ndarray | None
-    flow_weight: np.ndarray | None
-    times: np.ndarray
+    model: MVVDM
+    version: str
+
+    def video(
+        self,
+        first_frames: np.ndarray,
+        rig: Rig,
+        prompt: str,
+        *,
+        seed: int,
+        config: SamplerConfig,
+        progress: Callable[[int, int], None],
+    ) -> tuple[GeneratedVideo, str]:
+        """See `maker.VideoModel`."""
+        made = generate_video(self.model, first_frames, rig, prompt, seed=seed, config=config, progress=progress)
+        return made, self.version
 
 
 def generate_video(
