@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray.exceptions import ActorUnavailableError
 
 from animate4d.batch.manifest import ManifestRow
-from animate4d.batch.pool import Ended, Pool, PoolPlan, Shrunk, Started, Waiting, pool_size
+from animate4d.batch.places import Places
+from animate4d.batch.pool import Ended, Pool, PoolPlan, Shrunk, Started, Waiting
 from animate4d.core.errors import ClusterError, ModelError
 from animate4d.pipeline.config import Request
 
@@ -34,12 +36,48 @@ def make_actor():
             if word == "die" and len(marks.read_text()) <= int(rest):
                 os._exit(1)
             if word == "large" and (rest == "always" or request.options.fit != "draft"):
-                return {"state": "failed", "kind": "resource", "message": "ran out of memory", "trace": ""}
+                return {"state": "failed", "kind": "resource", "message": "ran out of memory", "trace": ""}, None
             if word == "hang":
                 time.sleep(600)
             if word == "bad":
-                return {"state": "failed", "kind": "bad input", "message": "empty file", "trace": ""}
-            return {"state": "done", "receipt": {"worker": os.getpid()}}
+                return {"state": "failed", "kind": "bad input", "message": "empty file", "trace": ""}, None
+            return {"state": "done", "receipt": {"worker": os.getpid()}}, None
+
+        def begin(self, request, folder):
+            word, _, rest = request.prompt.partition(" ")
+            steps = Path(f"{folder}.steps")
+            with open(steps, "a") as stream:
+                stream.write("b")
+            if word == "begin-dies" and steps.read_text().count("b") <= int(rest):
+                os._exit(1)
+            if word == "bad":
+                return {"state": "failed", "kind": "bad input", "message": "empty file", "trace": ""}, None
+            return {"state": "fit" if word == "own" else "imagine"}, [os.getpid()]
+
+        def imagine(self, request, folder, work):
+            word = request.prompt
+            if word == "large" and request.options.fit != "draft":
+                return {"state": "failed", "kind": "resource", "message": "ran out of memory", "trace": ""}, None
+            died = Path(f"{folder}.died")
+            if word == "imagine-dies" and not died.exists():
+                died.touch()
+                os._exit(1)
+            if word == "imagine-hangs":
+                time.sleep(600)
+            return {"state": "fit"}, [*work, os.getpid()]
+
+        def fit(self, request, folder, work):
+            word, _, rest = request.prompt.partition(" ")
+            with open(f"{folder}.steps", "a") as stream:
+                stream.write("f")
+            steps = Path(f"{folder}.steps").read_text()
+            if word == "fit-hangs":
+                time.sleep(600)
+            if word == "fit-dies" and steps.count("f") <= int(rest):
+                os._exit(1)
+            if word == "clips" and steps.count("f") < int(rest):
+                return {"state": "imagine"}, work
+            return {"state": "done", "receipt": {"pids": work}}, None
 
         def stage(self):
             return "fit"
@@ -60,11 +98,13 @@ def rows(*prompts):
     ]
 
 
+ALONE = Places(workers=1, cpus=0, gpus=0)
+SPLIT = Places(workers=1, cpus=0, gpus=0, helpers=1)
+
+
 def plan(**changes):
     facts = {
-        "workers": 1,
-        "cpus": 0,
-        "gpus": 0,
+        "places": ALONE,
         "model": None,
         "version": "",
         "retries": 2,
@@ -164,9 +204,68 @@ def test_closing_ends_workers_in_the_middle_of_a_call(ray_cluster, tmp_path):
     assert time.monotonic() - start < 5
 
 
-def test_the_pool_is_no_larger_than_the_cluster_or_the_work(ray_cluster):
-    cpus = int(ray.cluster_resources()["CPU"])
-    assert pool_size(None, 100)[0] == cpus
-    assert pool_size(1, 100)[0] == 1
-    assert pool_size(50, 100)[0] == cpus
-    assert pool_size(None, 1)[0] == 1
+def test_split_rows_are_imagined_by_one_worker_and_the_rest_is_done_by_others(run_pool, tmp_path):
+    wanted = rows("a", "bad", "own", "clips 3", "b")
+    ended = outcomes(run_pool(wanted, places=SPLIT))
+    assert set(ended) == {row.id for row in wanted}
+    assert ended["row1"].outcome["kind"] == "bad input"
+    works = {name: event.outcome["receipt"]["pids"] for name, event in ended.items() if name != "row1"}
+    assert len(works["row2"]) == 1, "its own clip needs no worker"
+    workers = {pid for work in works.values() for pid in work[1:]}
+    assert len(workers) == 1
+    assert workers.isdisjoint(work[0] for work in works.values())
+    assert len(works["row3"]) == 4
+    assert (tmp_path / "row3.steps").read_text() == "bfff"
+
+
+@pytest.mark.parametrize(("prompt", "steps"), [("begin-dies 1", "bbf"), ("fit-dies 1", "bff"), ("imagine-dies", "bf")])
+def test_a_split_row_does_the_step_again_whose_process_died(run_pool, tmp_path, prompt, steps):
+    ended = outcomes(run_pool(rows(prompt, "a"), places=SPLIT))
+    assert (ended["row0"].outcome["state"], ended["row0"].attempt) == ("done", 2)
+    assert (tmp_path / "row0.steps").read_text() == steps
+    assert (tmp_path / "row1.steps").read_text() == "bf"
+
+
+def test_a_split_row_that_always_dies_fails(run_pool, tmp_path):
+    outcome = outcomes(run_pool(rows("fit-dies 99"), places=SPLIT, retries=1))["row0"].outcome
+    assert "worker process died 2 times" in outcome["message"]
+    assert (tmp_path / "row0.steps").read_text() == "bff"
+
+
+@pytest.mark.parametrize("prompt", ["imagine-hangs", "fit-hangs"])
+def test_a_split_row_that_hangs_is_stopped_where_it_is(run_pool, prompt):
+    ended = outcomes(run_pool(rows(prompt, "a"), places=SPLIT, row_seconds=3.0))
+    assert "took longer than" in ended["row0"].outcome["message"]
+    assert ended["row1"].outcome["state"] == "done"
+
+
+def test_a_split_row_that_ran_out_of_memory_asks_for_less(run_pool, tmp_path):
+    events = run_pool(rows("large"), places=SPLIT)
+    assert [event.row.request.options.fit for event in events if isinstance(event, Shrunk)] == ["draft"]
+    assert outcomes(events)["row0"].outcome["state"] == "done"
+
+
+def test_an_answer_that_is_lost_is_asked_for_again(run_pool, monkeypatch):
+    lost, get = [], ray.get
+
+    def lossy(call, **settings):
+        answer = get(call, **settings)
+        if isinstance(answer, dict) and answer["state"] == "fit" and len(lost) < 2:
+            lost.append(call)
+            raise ActorUnavailableError("the answer was lost", None)
+        return answer
+
+    monkeypatch.setattr("animate4d.batch.pool.ray.get", lossy)
+    ended = outcomes(run_pool(rows("a", "b", "c"), places=SPLIT))
+    assert len(lost) == 2
+    assert {event.outcome["state"] for event in ended.values()} == {"done"}
+    assert sum(event.attempt - 1 for event in ended.values()) == 2
+
+
+def test_a_running_row_tells_its_stage(ray_cluster, tmp_path):
+    with contextlib.closing(Pool(plan(places=SPLIT), tmp_path, make_actor())) as pool:
+        for event in pool.run(rows("fit-hangs")):
+            if isinstance(event, Waiting) and event.running and (tmp_path / "row0.steps").read_text() == "bf":
+                assert pool.stage("row0") == "fit"
+                assert set(event.running) == {"row0"}
+                break

@@ -35,19 +35,19 @@ def test_settings_that_measure_nothing_are_refused(changes):
 
 
 def test_rows_are_drawn_by_the_seed_with_the_mean_asked_for_longest_first():
-    rows = sleeping_rows(BenchPoolConfig(rows=4000, mean_seconds=0.5))
+    rows = sleeping_rows(BenchPoolConfig(mean_seconds=0.5), 4000)
     times = [float(row.prompt) for row in rows]
     assert times == sorted(times, reverse=True)
     assert sum(times) / len(times) == pytest.approx(0.5, rel=0.05)
-    assert rows == sleeping_rows(BenchPoolConfig(rows=4000, mean_seconds=0.5))
-    assert rows != sleeping_rows(BenchPoolConfig(rows=4000, mean_seconds=0.5, seed=1))
+    assert rows == sleeping_rows(BenchPoolConfig(mean_seconds=0.5), 4000)
+    assert rows != sleeping_rows(BenchPoolConfig(mean_seconds=0.5, seed=1), 4000)
     assert len({row.id for row in rows}) == 4000
 
 
 def test_a_row_asked_for_again_is_not_slept_again(tmp_path):
     request = Request(asset=Path("none.glb"), prompt="0.01")
     answers = [Sleeper().animate(request, str(tmp_path / "row")) for _ in range(2)]
-    assert answers[0] == answers[1]
+    assert answers[0] == answers[1] == ({"state": "done", "receipt": {"seconds": 0.01}}, None)
     assert (tmp_path / "row.starts").read_text() == "x"
 
 

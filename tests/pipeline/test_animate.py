@@ -22,10 +22,12 @@ from animate4d.metrics.motion import vertex_error
 from animate4d.models import config as model_config
 from animate4d.models.mv_vdm import MVVDM
 from animate4d.pipeline import exports
-from animate4d.pipeline.animate import Cancelled, animate, find_clip
+from animate4d.pipeline.animate import animate, kept_beside
 from animate4d.pipeline.config import AnimateOptions, Request
 from animate4d.pipeline.exports import mesh_splats, played
 from animate4d.pipeline.receipt import STAGES
+from animate4d.pipeline.stage_report import Cancelled
+from animate4d.pipeline.steps import find_clip
 from animate4d.videos.generate import LocalModel
 from animate4d.views.clip import render_clip
 
@@ -275,12 +277,16 @@ def test_splats_have_no_clip_of_their_own(splat_file, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_papers_field_ends_as_a_morph_animation(truth_request, tmp_path, monkeypatch):
+@pytest.fixture
+def quick_paper(monkeypatch):
     quick = replace(
         fourd_config.paper(), size=48, splats=300, nodes=12, polish_steps=10, levels=1, bias_steps=0, fine_steps=0,
-        field=FieldFitConfig(head_rate=1e-3, frame_steps=10, refine_steps=10, rigidity_nodes=64),
+        field=FieldFitConfig(head_rate=1e-3, frame_steps=10, refine_steps=10, rigidity_nodes=64, checkpoint_steps=1),
     )  # fmt: skip
     monkeypatch.setitem(fourd_config.PRESETS, "paper", lambda: quick)
+
+
+def test_the_papers_field_ends_as_a_morph_animation(truth_request, tmp_path, quick_paper):
     request = replace(truth_request, options=replace(truth_request.options, fit="paper", frames=3, formats=("npz",)))
     result = animate(request, None, tmp_path / "field")
     assert result.receipt["fit"]["nodes"] == 0
@@ -288,6 +294,39 @@ def test_the_papers_field_ends_as_a_morph_animation(truth_request, tmp_path, mon
     document = read_gltf(result.folder / "animated.glb").json
     paths = {channel["target"]["path"] for clip in document["animations"] for channel in clip["channels"]}
     assert "weights" in paths
+
+
+def test_a_fit_that_was_stopped_goes_on_from_its_checkpoint(truth_request, tmp_path, quick_paper):
+    options = replace(truth_request.options, fit="paper", frames=3, formats=("npz",))
+    request, out = replace(truth_request, options=options), tmp_path / "field"
+    ticks = {"whole": 0, "stopped": 0, "resumed": 0}
+
+    def count(name):
+        return lambda stage, share: ticks.update({name: ticks[name] + (stage == "fit")})
+
+    whole = animate(request, None, tmp_path / "whole", progress=count("whole"))
+    with pytest.raises(Cancelled):
+        animate(request, None, out, progress=count("stopped"), cancelled=lambda: ticks["stopped"] > 25)
+    assert [path.name for path in kept_beside(out).iterdir()] == ["fit-1.safetensors"]
+    found = animate(request, None, out, progress=count("resumed"))
+    assert not kept_beside(out).exists()
+    assert ticks["resumed"] < ticks["whole"] - 10
+    arrays, expected = (read_motion(result.folder / "motion.npz") for result in (found, whole))
+    assert arrays.keys() == expected.keys()
+    assert all(np.array_equal(arrays[name], expected[name]) for name in arrays)
+
+
+def test_the_checkpoint_of_another_video_is_replaced(truth_request, tmp_path, quick_paper):
+    options = replace(truth_request.options, fit="paper", frames=3, formats=("npz",))
+    out, asked = tmp_path / "field", []
+    with pytest.raises(Cancelled):
+        animate(
+            replace(truth_request, options=replace(options, frames=4)), None, out,
+            progress=lambda stage, _share: asked.append(stage), cancelled=lambda: asked.count("fit") > 25,
+        )  # fmt: skip
+    assert kept_beside(out).is_dir()
+    result = animate(replace(truth_request, options=options), None, out)
+    assert result.receipt["fit"]["frames"] == 3
 
 
 def test_a_field_follows_no_other_clip():

@@ -12,7 +12,7 @@ from PIL import Image
 from ray.exceptions import ActorDiedError
 
 from animate4d.core.errors import AssetError, ModelError
-from animate4d.pipeline.animate import Cancelled
+from animate4d.pipeline.stage_report import Cancelled
 from animate4d.serve import animator
 from animate4d.serve.animator import Worker
 

@@ -31,16 +31,17 @@ class AnimateBatchConfig:
     """Print what would be done, how long it will take and how much disk it needs, and do nothing."""
 
     workers: int | None = None
-    """Objects worked on at once; unset: one per GPU, or one per CPU where there is no GPU."""
+    """Objects worked on at once; unset: as many as there are CPUs and GPUs."""
 
     gpu_share: float = 1.0
-    """Share of a GPU that one object holds: 0.5 puts two on each (memory is not divided by force)."""
+    """Share of a GPU that the making of one video holds: 0.5 puts two on each (memory is not divided by force). The
+    rest of the work, the fit above all, is done by the CPUs of the cluster."""
 
     retries: int = 2
     """How often a row starts over after its worker died; wrong input is never retried."""
 
     row_minutes: float = 60.0
-    """A row that takes longer is stopped and counts as failed."""
+    """A row that takes longer is stopped and counts as failed; on GPUs, a row with a step that does."""
 
     record: bool = True
     """Record the batch in MLflow."""

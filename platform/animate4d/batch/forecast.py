@@ -27,6 +27,9 @@ SECONDS = {
 """One clip by source of its video and preset of the fit, CPU seconds on one core of an AMD EPYC, for a rigged model of
 Quaternius: 8 frames of the shipped model, or 16 of its own animation. Those of `paper` are guessed, not measured."""
 
+MODEL_SHARE = 0.06
+"""Of the seconds of a generated row, what the shipped model takes on a CPU."""
+
 BYTES = {"default": 4e6, "all": 12e6}
 """A result folder of one clip with the files of `default` (2 to 5 MB were measured), and with all (guessed)."""
 
@@ -36,12 +39,14 @@ class Forecast:
     """What one row will cost.
 
     Attributes:
-        seconds: of one worker.
+        seconds: of work, all steps together.
+        model_seconds: of these, what the model takes, on a GPU where there is one.
         bytes: on disk.
         measured: whether rows like it were done in this folder, or the numbers are of the table.
     """
 
     seconds: float
+    model_seconds: float
     bytes: float
     measured: bool
 
@@ -52,6 +57,7 @@ class Forecaster:
     def __init__(self, receipts: Iterable[dict[str, Any]] = ()) -> None:
         """Take the rates of results that are there already."""
         self._seconds: dict[tuple[str, str], list[float]] = {}
+        self._model: dict[tuple[str, str], list[float]] = {}
         self._bytes: dict[str, list[float]] = {}
         for receipt in receipts:
             self.learn(receipt)
@@ -61,7 +67,9 @@ class Forecaster:
         request = receipt["request"]
         options, video = request["options"], request["video"]
         units = _units(video, options["clips"], options["frames"])
-        self._seconds.setdefault((video, options["fit"]), []).append(sum(receipt["seconds"].values()) / units)
+        kind = video, options["fit"]
+        self._seconds.setdefault(kind, []).append(sum(receipt["seconds"].values()) / units)
+        self._model.setdefault(kind, []).append(receipt["seconds"].get("video", 0.0) / units)
         size = sum(file["bytes"] for file in receipt["files"].values())
         self._bytes.setdefault(_formats(options["formats"]), []).append(size / units)
 
@@ -69,11 +77,15 @@ class Forecaster:
         """Return what a row will cost."""
         options = request.options
         units = _units(request.video, options.clips, options.frames)
-        known = self._seconds.get((request.video, options.fit))
+        kind = request.video, options.fit
+        known = self._seconds.get(kind)
+        seconds = units * (median(known) if known else SECONDS[kind])
+        model_share = MODEL_SHARE if request.video == "generated" else 0.0
         wanted = _formats(options.formats)
         sizes = self._bytes.get(wanted)
         return Forecast(
-            seconds=units * (median(known) if known else SECONDS[request.video, options.fit]),
+            seconds=seconds,
+            model_seconds=units * median(self._model[kind]) if known else model_share * seconds,
             bytes=units * (median(sizes) if sizes else BYTES["all" if wanted == "all" else "default"]),
             measured=known is not None,
         )

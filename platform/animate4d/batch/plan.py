@@ -10,6 +10,7 @@ from typing import Any, Literal
 from animate4d.assets.sniff import detect_format
 from animate4d.batch.forecast import Forecast, Forecaster, duration, makespan
 from animate4d.batch.manifest import Manifest, ManifestRow
+from animate4d.batch.places import Places
 from animate4d.core.errors import AssetError
 from animate4d.pipeline.receipt import matching_receipt
 
@@ -80,14 +81,8 @@ def _check_asset(row: ManifestRow) -> None:
     detect_format(path)
 
 
-def plan_text(planned: Sequence[PlannedRow], *, workers: int, gpus: bool) -> list[str]:
-    """Return the plan for people, a line per row, then sums.
-
-    Args:
-        planned: the rows.
-        workers: objects at once.
-        gpus: whether each worker holds a GPU.
-    """
+def plan_text(planned: Sequence[PlannedRow], places: Places) -> list[str]:
+    """Return the plan for people, a line per row, then sums."""
     lines = [_line(one) for one in planned]
     counts = {need: sum(one.need == need for one in planned) for need in ("to do", "kept", "wrong")}
     forecasts = [one.forecast for one in planned if one.forecast is not None]
@@ -95,10 +90,12 @@ def plan_text(planned: Sequence[PlannedRow], *, workers: int, gpus: bool) -> lis
     lines += ["", ", ".join(f"{count} {need}" for need, count in counts.items())]
     if not forecasts:
         return lines
-    unit = "GPU" if gpus else "CPU"
+    hours, at_once = f"{sum(seconds) / 3600:.2f} CPU-hours", places.at_once
+    if places.split:
+        on_gpu = sum(forecast.model_seconds for forecast in forecasts)
+        hours = f"{(sum(seconds) - on_gpu) / 3600:.2f} CPU-hours, {on_gpu / 3600:.2f} GPU-hours"
     lines += [
-        f"{sum(seconds) / 3600:.2f} {unit}-hours, {duration(makespan(seconds, workers))} with {workers} "
-        f"object{'s' if workers > 1 else ''} at once, "
+        f"{hours}, {duration(makespan(seconds, at_once))} with {at_once} object{'s' if at_once > 1 else ''} at once, "
         f"{sum(forecast.bytes for forecast in forecasts) / 1e9:.2f} GB on disk",
     ]
     guessed = sum(not forecast.measured for forecast in forecasts)

@@ -1,15 +1,19 @@
-"""Hand rows to a pool of workers and take their outcomes as they come.
+"""Hand rows to Ray actors and take their outcomes as they come.
 
-One row per worker at a time, in the order given. What is tried again depends on whose fault it was: bad input never; a
-worker that died, or whose answer was lost, is replaced on whatever node has room, and its row starts over a few times
-(one that was done says so at once); a row that ran out of memory gets a fresh worker and one smaller request. A row
-over its time limit ends with its worker, because a blocked native call can only be stopped by ending the process.
-Nothing but requests and outcomes travels through Ray: the workers write results to disk.
+Without GPUs, a worker per CPU does a whole row at a time. With GPUs, a worker on each keeps the model warm and only
+imagines videos, while workers on the CPUs read objects, fit motions and write results, so that a GPU serves as many
+fits as there are cores. Rows start in the order given, so many at once.
+
+What is tried again depends on whose fault it was. Bad input: never. A worker that died is replaced on whatever node has
+room, and its row does the same step again, a few times; it starts over where its work went down with a node, and one
+that was done says so at once. A worker whose answer was lost is asked again. A row that ran out of memory starts over
+with one smaller request. A step over its time limit ends with its worker, because a blocked native call can only be
+stopped by ending the process. The workers write results to disk; between the steps of a row its work stays in Ray's
+object store, and the driver sees none of it.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -18,13 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, ObjectLostError, RayError
 
 from animate4d.batch.manifest import ManifestRow
-from animate4d.batch.worker import CONCURRENT_CALLS, RowWorker
-from animate4d.compute.session import require_resources
+from animate4d.batch.places import Places
+from animate4d.batch.worker import ANIMATE, BEGIN, CONCURRENT_CALLS, FIT, IMAGINE, RowWorker
 from animate4d.core.errors import ClusterError, ModelError
 
+DEAD, LOST = "dead", "lost"
 POLL_SECONDS = 1.0
 FIRST_STARTS, LATER_STARTS = 3, 50
 """Workers that may die in a row while starting before the pool gives up: few where none has ever started, for the cause
@@ -38,17 +43,14 @@ class PoolPlan:
     """How the pool works.
 
     Attributes:
-        workers: objects at once.
-        cpus, gpus: held by each worker.
+        places: how many workers, and what each holds.
         model: folder of the model, None when no row needs one.
         version: of that model, for the receipts.
-        retries: how often a row starts over after its worker died.
-        row_seconds: time limit of one row.
+        retries: how often a row is tried again after its process died.
+        row_seconds: time limit of one row, and of each of its steps where they are split.
     """
 
-    workers: int
-    cpus: float
-    gpus: float
+    places: Places
     model: Path | None
     version: str
     retries: int
@@ -57,7 +59,7 @@ class PoolPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Started:
-    """A row was given to a worker, for the `attempt`-th time (from 1)."""
+    """A row begins, for the `attempt`-th time (from 1)."""
 
     row: ManifestRow
     attempt: int
@@ -65,7 +67,7 @@ class Started:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ended:
-    """A row ended; `outcome` is what `RowWorker.animate` returns, `row.request` what was asked of it last."""
+    """A row ended; `outcome` is what its last step returned, `row.request` what was asked of it last."""
 
     row: ManifestRow
     attempt: int
@@ -81,39 +83,40 @@ class Shrunk:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Waiting:
-    """Nothing happened for a moment; `running` maps row ids to seconds at work."""
+    """Nothing happened for a moment; `running` maps the ids of rows at work to the seconds their step has taken."""
 
     running: dict[str, float]
 
 
+Event = Started | Ended | Shrunk | Waiting
+
+
 @dataclass(kw_only=True, slots=True)
-class _Slot:
-    actor: Any
-    call: Any
-    row: ManifestRow | None = None
-    attempt: int = 0
+class _Job:
+    """A row on its way: `given` is what its step begins with, `work` where it leaves it, `since` when it began."""
+
+    row: ManifestRow
+    step: str
+    attempt: int = 1
+    given: Any = None
+    work: Any = None
     since: float = field(default_factory=time.monotonic)
 
 
-def pool_size(wanted: int | None, rows: int, gpu_share: float = 1.0) -> tuple[int, float, float]:
-    """Return (workers, CPUs each, GPUs each) for the cluster in use: `gpu_share` of a GPU each where there are GPUs.
+@dataclass(kw_only=True, slots=True)
+class _Slot:
+    """A worker and its call; without a job it is starting, without a call idle.
 
-    Raises:
-        ClusterError: no node can hold a single worker.
+    Attributes:
+        steps: it can do.
+        lost: whether its last answer was.
     """
-    resources = ray.cluster_resources()
-    gpus = gpu_share if resources.get("GPU", 0) >= 1 else 0.0
-    require_resources(cpus=1, gpus=gpus)
-    slots = int(resources["GPU"]) * int(1 / gpus) if gpus else int(resources["CPU"])
-    return max(1, min(wanted or slots, slots, rows)), 1.0, gpus
 
-
-def local_places(gpu_share: float = 1.0) -> tuple[int, bool]:
-    """Return how many objects this machine alone would work on at once, and whether on GPUs; Ray is not started."""
-    import torch
-
-    gpus = torch.cuda.device_count()
-    return (gpus * int(1 / gpu_share), True) if gpus else (os.cpu_count() or 1, False)
+    steps: tuple[str, ...]
+    actor: Any = None
+    call: Any = None
+    job: _Job | None = None
+    lost: bool = False
 
 
 class Pool:
@@ -125,67 +128,41 @@ class Pool:
         self._worker = worker
         self._out = out
         self._slots: list[_Slot] = []
+        self._queue: deque[_Job] = deque()
+        self._wanting: deque[_Job] = deque()
         self._start_failures = 0
         self._ever_started = False
 
     def warm_up(self) -> None:
         """Start all workers and wait until each one is ready; without it, rows start as soon as the first is."""
-        self._slots = [self._start() for _ in range(self._plan.workers)]
+        self._start_all()
         ray.wait([slot.call for slot in self._slots], num_returns=len(self._slots))
 
-    def run(self, rows: Sequence[ManifestRow]) -> Iterator[Started | Ended | Shrunk | Waiting]:
+    def run(self, rows: Sequence[ManifestRow]) -> Iterator[Event]:
         """Work through rows; every row gives exactly one `Ended`.
 
         Raises:
             ModelError: a worker cannot load the model.
             ClusterError: workers keep dying before they have done anything.
         """
-        queue = deque((row, 1) for row in rows)
-        self._slots = self._slots or [self._start() for _ in range(self._plan.workers)]
-        idle: list[_Slot] = []
-        while queue or any(slot.row for slot in self._slots):
-            while queue and idle:
-                slot = idle.pop()
-                slot.row, slot.attempt = queue.popleft()
-                slot.since = time.monotonic()
-                slot.call = slot.actor.animate.remote(slot.row.request, str(self._out / slot.row.id))
-                yield Started(row=slot.row, attempt=slot.attempt)
-            busy = {slot.call: slot for slot in self._slots if slot.call is not None}
-            ready, _ = ray.wait(list(busy), num_returns=1, timeout=POLL_SECONDS)
+        first = BEGIN if self._plan.places.split else ANIMATE
+        self._queue = deque(_Job(row=row, step=first) for row in rows)
+        self._start_all()
+        while self._queue or self._at_work():
+            yield from self._hand_out()
+            calls = {slot.call: slot for slot in self._slots if slot.call is not None}
+            ready, _ = ray.wait(list(calls), num_returns=1, timeout=POLL_SECONDS)
             for call in ready:
-                slot = busy[call]
-                row, attempt = slot.row, slot.attempt
-                outcome = self._outcome(slot)
-                if outcome is None:
-                    self._replace(slot)
-                    if row is not None and attempt <= self._plan.retries:
-                        queue.appendleft((row, attempt + 1))
-                        continue
-                    outcome = _died(attempt)
-                elif row is None:
-                    self._check_start(outcome)
-                    idle.append(slot)
-                elif outcome.get("kind") == "resource" and row.request and (smaller := row.request.smaller()):
-                    self._replace(slot)
-                    row = replace(row, request=smaller)
-                    queue.appendleft((row, attempt + 1))
-                    yield Shrunk(row=row)
-                    continue
-                else:
-                    slot.row = slot.call = None
-                    idle.append(slot)
-                if row is not None:
-                    self._start_failures = 0
-                    yield Ended(row=row, attempt=attempt, outcome=outcome)
+                yield from self._returned(calls[call])
             yield from self._overdue()
             if not ready:
                 now = time.monotonic()
-                yield Waiting(running={slot.row.id: now - slot.since for slot in self._slots if slot.row})
+                yield Waiting(running={slot.job.row.id: now - slot.job.since for slot in self._slots if slot.job})
 
     def stage(self, row_id: str) -> str:
         """Return the stage of a row at work; empty when its worker is too busy to say."""
         for slot in self._slots:
-            if slot.row is not None and slot.row.id == row_id:
+            if slot.job is not None and slot.job.row.id == row_id:
                 try:
                     return ray.get(slot.actor.stage.remote(), timeout=0.5)
                 except (GetTimeoutError, RayError):
@@ -198,20 +175,93 @@ class Pool:
             ray.kill(slot.actor)
         self._slots = []
 
-    def _start(self) -> _Slot:
-        plan = self._plan
-        actor_class: Any = ray.remote(self._worker)
-        options = {"num_cpus": plan.cpus, "num_gpus": plan.gpus, "max_concurrency": CONCURRENT_CALLS}
-        actor = actor_class.options(**options).remote()
-        model = None if plan.model is None else str(plan.model)
-        return _Slot(actor=actor, call=actor.prepare.remote(model, plan.version, max(1, int(plan.cpus))))
+    def _at_work(self) -> list[_Job]:
+        return [slot.job for slot in self._slots if slot.job is not None] + list(self._wanting)
 
-    def _outcome(self, slot: _Slot) -> dict[str, Any] | None:
-        """Return what a finished call says, or None when its process died."""
+    def _hand_out(self) -> Iterator[Started]:
+        """Let rows in while there is room, and give idle workers what they can do, in the order it came."""
+        idle = [slot for slot in self._slots if slot.call is None]
+        room = self._plan.places.at_once - len(self._at_work())
+        while self._queue and room > 0:
+            self._wanting.append(self._queue.popleft())
+            room -= 1
+        for job in list(self._wanting):
+            slot = next((slot for slot in idle if job.step in slot.steps), None)
+            if slot is not None:
+                idle.remove(slot)
+                self._wanting.remove(job)
+                self._give(job, slot)
+                if job.step in (BEGIN, ANIMATE):
+                    yield Started(row=job.row, attempt=job.attempt)
+
+    def _give(self, job: _Job, slot: _Slot) -> None:
+        call = getattr(slot.actor, job.step).options(num_returns=2)
+        given = () if job.step in (BEGIN, ANIMATE) else (job.given,)
+        slot.call, job.work = call.remote(job.row.request, str(self._out / job.row.id), *given)
+        slot.job, job.since = job, time.monotonic()
+
+    def _returned(self, slot: _Slot) -> Iterator[Ended | Shrunk]:
+        """Take an outcome, and send its row on, back or home."""
+        job, outcome = slot.job, self._outcome(slot)
+        if outcome["state"] == DEAD or outcome.get("kind") == "resource":
+            self._start(slot)
+        else:
+            slot.lost, slot.call, slot.job = outcome["state"] == LOST, None, None
+        if job is None:
+            if outcome["state"] != DEAD:
+                self._check_start(outcome)
+            return
+        if outcome["state"] in (DEAD, LOST) and job.attempt <= self._plan.retries:
+            self._wanting.append(self._again(job, afresh=outcome["work_lost"]))
+            return
+        self._start_failures = 0
+        if outcome["state"] in (DEAD, LOST):
+            yield Ended(row=job.row, attempt=job.attempt, outcome=_died(job.attempt))
+        elif outcome["state"] in (IMAGINE, FIT):
+            self._wanting.append(_Job(row=job.row, step=outcome["state"], attempt=job.attempt, given=job.work))
+        elif outcome.get("kind") == "resource" and job.row.request and (smaller := job.row.request.smaller()):
+            job.row = replace(job.row, request=smaller)
+            self._wanting.append(self._again(job, afresh=True))
+            yield Shrunk(row=job.row)
+        else:
+            yield Ended(row=job.row, attempt=job.attempt, outcome=outcome)
+
+    def _again(self, job: _Job, *, afresh: bool) -> _Job:
+        """Return a row to try again: its step, or from the start."""
+        first = BEGIN if self._plan.places.split else ANIMATE
+        step, given = (first, None) if afresh else (job.step, job.given)
+        return _Job(row=job.row, step=step, attempt=job.attempt + 1, given=given)
+
+    def _start_all(self) -> None:
+        if self._slots:
+            return
+        places = self._plan.places
+        for number in range(places.workers + places.helpers):
+            steps = (IMAGINE,) if places.split and number < places.workers else (BEGIN, FIT)
+            self._slots.append(_Slot(steps=steps if places.split else (ANIMATE,)))
+            self._start(self._slots[-1])
+
+    def _start(self, slot: _Slot) -> None:
+        """Start a worker in a place; one that is there is ended."""
+        plan, places = self._plan, self._plan.places
+        if slot.actor is not None:
+            ray.kill(slot.actor)
+        helper = slot.steps == (BEGIN, FIT)
+        cpus, gpus = (1.0, 0.0) if helper else (places.cpus, places.gpus)
+        options = {"num_cpus": cpus, "num_gpus": gpus, "max_concurrency": CONCURRENT_CALLS}
+        actor_class: Any = ray.remote(self._worker)
+        slot.actor, slot.job, slot.lost = actor_class.options(**options).remote(), None, False
+        model = None if plan.model is None or helper else str(plan.model)
+        slot.call = slot.actor.prepare.remote(model, plan.version, max(1, int(cpus)))
+
+    def _outcome(self, slot: _Slot) -> dict[str, Any]:
+        """Return what a finished call says, or that its worker is dead, or its answer lost."""
         try:
             return ray.get(slot.call)
-        except RayError:
-            if slot.row is None:
+        except RayError as error:
+            if isinstance(error, ActorUnavailableError) and slot.job is not None and not slot.lost:
+                return {"state": LOST, "work_lost": False}  # the worker lives, unless that happens again at once
+            if slot.job is None:
                 self._start_failures += 1
                 if self._start_failures >= (LATER_STARTS if self._ever_started else FIRST_STARTS):
                     raise ClusterError(
@@ -219,12 +269,7 @@ class Pool:
                         "often the machine has too little memory for --workers"
                     ) from None
                 time.sleep(PAUSE_SECONDS)
-            return None
-
-    def _replace(self, slot: _Slot) -> None:
-        ray.kill(slot.actor)
-        fresh = self._start()
-        slot.actor, slot.call, slot.row, slot.attempt = fresh.actor, fresh.call, None, 0
+            return {"state": DEAD, "work_lost": isinstance(error, ObjectLostError)}
 
     def _check_start(self, outcome: dict[str, Any]) -> None:
         if outcome["state"] != "done":
@@ -234,14 +279,14 @@ class Pool:
     def _overdue(self) -> Iterator[Ended]:
         limit = self._plan.row_seconds
         for slot in self._slots:
-            if slot.row is not None and time.monotonic() - slot.since > limit:
-                row, attempt = slot.row, slot.attempt
-                self._replace(slot)
+            job = slot.job
+            if job is not None and time.monotonic() - job.since > limit:
+                self._start(slot)
                 message = (
                     f"took longer than {limit / 60:g} minutes and was stopped: raise --row-minutes or use fit=draft"
                 )
                 outcome = {"state": "failed", "kind": "infrastructure", "message": message, "trace": ""}
-                yield Ended(row=row, attempt=attempt, outcome=outcome)
+                yield Ended(row=job.row, attempt=job.attempt, outcome=outcome)
 
 
 def _died(attempts: int) -> dict[str, Any]:

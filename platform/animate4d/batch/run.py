@@ -24,8 +24,9 @@ from animate4d.batch.forecast import longest_first
 from animate4d.batch.gallery import write_gallery
 from animate4d.batch.ledger import Ledger, folder_lock, read_ledger
 from animate4d.batch.manifest import Manifest, read_manifest
+from animate4d.batch.places import cluster_places, local_places
 from animate4d.batch.plan import PlannedRow, plan_rows, plan_text
-from animate4d.batch.pool import Ended, Pool, PoolPlan, Shrunk, Started, Waiting, local_places, pool_size
+from animate4d.batch.pool import Ended, Event, Pool, PoolPlan, Shrunk, Started
 from animate4d.batch.progress import Progress, line_of
 from animate4d.batch.report import RowResult, best_of_seeds, table_row, write_records, write_results
 from animate4d.batch.worst import write_worst
@@ -33,6 +34,7 @@ from animate4d.compute.paths import durable_path, input_path
 from animate4d.compute.session import ray_session
 from animate4d.core.hashing import hash_file
 from animate4d.io.atomic import check_writable
+from animate4d.pipeline.animate import kept_beside
 from animate4d.pipeline.receipt import model_version
 from animate4d.runs.batch_run import BatchRun
 from animate4d.runs.registry import resolve_model
@@ -73,9 +75,10 @@ def show_plan(config: AnimateBatchConfig, manifest: Manifest, out: Path) -> int:
     """Print what a batch would do and cost; nothing is written. Returns 1 if a row is wrong, like the batch would."""
     _, version = _model(config, manifest)
     planned = plan_rows(manifest, out, version, _shrunk(out))
-    places, gpus = local_places(config.gpu_share)
-    workers = max(1, min(config.workers or places, len(planned)))
-    for line in (*manifest.warnings, *plan_text(planned, workers=workers, gpus=gpus)):
+    to_do = [one.row.request for one in planned if one.forecast is not None and one.row.request is not None]
+    needed = any(request.video == "generated" for request in to_do)
+    places = local_places(len(to_do), model=needed, wanted=config.workers, gpu_share=config.gpu_share)
+    for line in (*manifest.warnings, *plan_text(planned, places)):
         print(line_of(line))
     return 1 if any(one.need == "wrong" for one in planned) else 0
 
@@ -135,6 +138,9 @@ class _Batch:
         seconds = time.monotonic() - start
         counts = self._counts()
         self.ledger.write("batch_interrupted" if interrupted else "batch_finished", seconds=round(seconds, 1), **counts)
+        if not interrupted:
+            for result in self._all_results():
+                shutil.rmtree(kept_beside(self.out / result.row.id), ignore_errors=True)
         if self.config.record and not interrupted:
             self._record(seconds)
         self._say_end(counts, seconds)
@@ -179,24 +185,24 @@ class _Batch:
         rows = [one.row for one in planned]
         # The signal handler comes second, because Ray puts in its own, which aborts.
         with ray_session(), _sigterm_interrupts():
-            workers, cpus, gpus = pool_size(self.config.workers, len(rows), self.config.gpu_share)
             needed = any(row.request and row.request.video == "generated" for row in rows)
+            places = cluster_places(
+                len(rows), model=needed, wanted=self.config.workers, gpu_share=self.config.gpu_share
+            )
             plan = PoolPlan(
-                workers=workers,
-                cpus=cpus,
-                gpus=gpus,
+                places=places,
                 model=self.model if needed else None,
                 version=self.version,
                 retries=self.config.retries,
                 row_seconds=self.config.row_minutes * 60,
             )
-            self.progress.workers = workers
-            self.progress.say(f"animating {len(rows)} objects, {workers} at once")
+            self.progress.workers = places.at_once
+            self.progress.say(f"animating {len(rows)} objects, {places.at_once} at once")
             with contextlib.closing(Pool(plan, self.out)) as pool:
                 for event in pool.run(rows):
                     self._note(event, pool)
 
-    def _note(self, event: Started | Ended | Shrunk | Waiting, pool: Pool) -> None:
+    def _note(self, event: Event, pool: Pool) -> None:
         if isinstance(event, Started):
             self.ledger.write("row_started", id=event.row.id, line=event.row.line, attempt=event.attempt)
         elif isinstance(event, Shrunk):

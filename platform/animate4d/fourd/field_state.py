@@ -18,6 +18,10 @@ from animate4d.core.errors import ConfigError
 from animate4d.io.atomic import write_bytes
 
 
+class CheckpointError(ConfigError):
+    """A checkpoint is damaged, or of another fit."""
+
+
 @dataclass(kw_only=True, slots=True)
 class Place:
     """Where a fit is.
@@ -52,7 +56,7 @@ def load_state(path: Path, identity: str) -> tuple[Place, dict[str, Tensor]] | N
     """Read a checkpoint; None where there is none.
 
     Raises:
-        ConfigError: it is damaged, or of another fit.
+        CheckpointError: it is damaged, or of another fit.
     """
     if not path.exists():
         return None
@@ -61,9 +65,11 @@ def load_state(path: Path, identity: str) -> tuple[Place, dict[str, Tensor]] | N
             notes = file.metadata() or {}
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ConfigError(f"checkpoint {path} is damaged ({error}): delete it to start the fit anew") from error
+        raise CheckpointError(f"checkpoint {path} is damaged ({error}): delete it to start the fit anew") from error
     if notes.get("fit") != identity:
-        raise ConfigError(f"checkpoint {path} is of a fit with another object, video or settings: delete it or move it")
+        raise CheckpointError(
+            f"checkpoint {path} is of a fit with another object, video or settings: delete it or move it"
+        )
     stage, steps, losses = json.loads(notes["place"])
     return Place(stage=stage, steps=steps, losses=losses), tensors
 

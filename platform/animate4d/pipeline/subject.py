@@ -30,6 +30,8 @@ Film = Callable[[int, float], np.ndarray]
 class Subject(Protocol):
     """A canonical asset in the pose that is animated."""
 
+    asset: Asset
+
     @property
     def body(self) -> Mesh | SplatCloud:
         """What the motion is fitted to."""

@@ -13,7 +13,8 @@ from ray import serve
 
 from animate4d.core.errors import ModelError, UserError
 from animate4d.export.video import view_grid, write_webp_animation
-from animate4d.pipeline.animate import Cancelled, animate
+from animate4d.pipeline.animate import animate
+from animate4d.pipeline.stage_report import Cancelled
 from animate4d.serve.job_store import Job, JobStore
 from animate4d.serve.shared_model import LOST, SharedModel
 from animate4d.serve.submission import pipeline_request

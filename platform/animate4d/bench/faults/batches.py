@@ -15,6 +15,7 @@ from animate4d.assets.procedural import generate_objects
 from animate4d.batch.config import AnimateBatchConfig
 from animate4d.batch.ledger import folder_lock, read_ledger
 from animate4d.batch.manifest import ManifestRow
+from animate4d.batch.places import Places
 from animate4d.batch.pool import Ended, Pool, PoolPlan
 from animate4d.batch.run import animate_batch
 from animate4d.bench.faults.saboteur import DIE, HANG, LARGE, WORK_S, Saboteur
@@ -36,7 +37,8 @@ PATIENCE_S = 240.0
 def through_pool(bench: Workbench, name: str, fault: str, limit: float = LIMIT_S) -> tuple[Watch, list[Ended], Path]:
     """Work through rows of which one suffers a fault; the watch starts with it."""
     folder = bench.fresh_folder(name)
-    plan = PoolPlan(workers=2, cpus=0.5, gpus=0, model=None, version="", retries=2, row_seconds=limit)
+    places = Places(workers=2, cpus=0.5, gpus=0)
+    plan = PoolPlan(places=places, model=None, version="", retries=2, row_seconds=limit)
     asset = Path("none.glb")
     rows = []
     for number in range(ROWS):
@@ -119,7 +121,7 @@ def d42(bench: Workbench) -> Account:
 def d43(_bench: Workbench) -> Account:
     """Run rows on a cluster of its own, as `animate4d bench pool` does (D44 is in it)."""
     watch = Watch()
-    found = measured_apart(BenchPoolConfig(rows=24, nodes=2, gpus=4, mean_seconds=0.3), "faults")
+    found = measured_apart(BenchPoolConfig(fault_rows=24, nodes=2, gpus=4, mean_seconds=0.3), "faults")
     watch.recovered()
     return watch.account(lost=found["failed"], silent=found["rows"] - found["ended_once"])
 

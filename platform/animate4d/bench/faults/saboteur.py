@@ -17,7 +17,7 @@ DIE, LARGE, HANG = "die", "large", "hang"
 class Saboteur(Sleeper):
     """Does to itself, in the row it is told to, what happens to workers."""
 
-    def animate(self, request: Request, folder: str) -> dict[str, Any]:
+    def animate(self, request: Request, folder: str) -> tuple[dict[str, Any], None]:
         """Sleep a moment, or suffer a fault: once where the prompt ends in 'once', else every time."""
         word, _, often = request.prompt.partition(" ")
         first = Path(f"{folder}.fault")
@@ -27,5 +27,5 @@ class Saboteur(Sleeper):
                 os._exit(1)
             if word == HANG:
                 time.sleep(3600)
-            return {"state": "failed", "kind": "resource", "message": "ran out of memory", "trace": ""}
+            return {"state": "failed", "kind": "resource", "message": "ran out of memory", "trace": ""}, None
         return super().animate(Request(asset=request.asset, prompt=WORK_S), folder)

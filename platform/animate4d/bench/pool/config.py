@@ -19,7 +19,9 @@ class BenchPoolConfig:
     """
 
     rows: int = 1000
-    """Rows of the batch."""
+    """Rows of the part "makespan"."""
+    fault_rows: int = 200
+    """Rows of the part "faults", where a lost answer may cost a new worker, some seconds."""
     nodes: int = 3
     """Ray nodes beside the head, which has no GPU."""
     gpus: int = 8
@@ -41,7 +43,10 @@ class BenchPoolConfig:
             raise ConfigError(f"nodes is {self.nodes}: give at least 2, one of them is killed")
         if self.gpus < self.nodes:
             raise ConfigError(f"gpus is {self.gpus}: give at least one per node ({self.nodes})")
-        if self.rows < 1 or not self.mean_seconds > 0:
-            raise ConfigError(f"rows is {self.rows} and mean_seconds {self.mean_seconds}: both must be positive")
+        if min(self.rows, self.fault_rows) < 1 or not self.mean_seconds > 0:
+            raise ConfigError(
+                f"rows is {self.rows}, fault_rows {self.fault_rows} and mean_seconds {self.mean_seconds}: "
+                "all must be positive"
+            )
         if not 0 <= self.lost_replies < 100:
             raise ConfigError(f"lost_replies is {self.lost_replies}: give a whole number from 0 to 99")

@@ -17,6 +17,7 @@ from typing import Any
 
 from animate4d.batch.forecast import makespan_bound
 from animate4d.batch.manifest import ManifestRow
+from animate4d.batch.places import places_of
 from animate4d.batch.pool import Ended, Pool, PoolPlan, Started
 from animate4d.bench.pool.config import BenchPoolConfig, Part
 from animate4d.bench.pool.sleeper import Sleeper
@@ -56,7 +57,8 @@ def bench_pool(config: BenchPoolConfig) -> int:
         "parts": {},
     }
     for part in config.parts:
-        print(f"{part}: {config.rows} rows on {config.nodes} nodes with {config.gpus} GPUs", flush=True)
+        count = config.rows if part == "makespan" else config.fault_rows
+        print(f"{part}: {count} rows on {config.nodes} nodes with {config.gpus} GPUs", flush=True)
         report["parts"][part] = found = measured_apart(config, part)
         print(told(part, found), flush=True)
     out = durable_path(config.out)
@@ -100,8 +102,9 @@ def measure(config: BenchPoolConfig, part: Part, folder: Path) -> None:
 
 def run_rows(config: BenchPoolConfig, part: Part, folder: Path, kill: Callable[[], None]) -> dict[str, Any]:
     """Let the pool work through the rows; in the part "faults" `kill` is called in the middle."""
-    rows = sleeping_rows(config)
-    plan = PoolPlan(workers=config.gpus, cpus=1.0, gpus=1.0, model=None, version="", retries=10, row_seconds=3600.0)
+    rows = sleeping_rows(config, config.rows if part == "makespan" else config.fault_rows)
+    places = places_of(config.gpus, config.gpus, rows=len(rows))
+    plan = PoolPlan(places=places, model=None, version="", retries=10, row_seconds=3600.0)
     ended: dict[str, int] = dict.fromkeys((row.id for row in rows), 0)
     starts, failed, slept = 0, 0, sum(float(row.prompt) for row in rows)
     with closing(Pool(plan, folder, Sleeper)) as pool:
@@ -136,11 +139,11 @@ def run_rows(config: BenchPoolConfig, part: Part, folder: Path, kill: Callable[[
     }
 
 
-def sleeping_rows(config: BenchPoolConfig) -> list[ManifestRow]:
-    """Draw the rows' times and return the rows longest first, as a batch orders them."""
+def sleeping_rows(config: BenchPoolConfig, count: int) -> list[ManifestRow]:
+    """Draw the times of so many rows and return the rows longest first, as a batch orders them."""
     rng = random.Random(config.seed)
     centre = math.log(config.mean_seconds) - SPREAD**2 / 2
-    times = sorted((rng.lognormvariate(centre, SPREAD) for _ in range(config.rows)), reverse=True)
+    times = sorted((rng.lognormvariate(centre, SPREAD) for _ in range(count)), reverse=True)
     asset = Path("none.glb")
     return [
         ManifestRow(

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from animate4d.batch.worker import FIT, IMAGINE
 from animate4d.pipeline.config import Request
 
 
@@ -17,17 +18,32 @@ class Sleeper:
         """Be ready."""
         return {"state": "done"}
 
-    def animate(self, request: Request, folder: str) -> dict[str, Any]:
+    def animate(self, request: Request, folder: str) -> tuple[dict[str, Any], None]:
         """Sleep as many seconds as the prompt says, once, and say so in `<folder>.done`."""
-        mark = Path(f"{folder}.done")
-        if not mark.exists():
-            with open(f"{folder}.starts", "a") as starts:
-                starts.write("x")
-            time.sleep(float(request.prompt))
-            part = Path(f"{folder}.{os.getpid()}.part")
-            part.write_text(request.prompt)
-            part.rename(mark)
-        return {"state": "done", "receipt": {"seconds": float(request.prompt)}}
+        outcome, _ = self.begin(request, folder)
+        if outcome["state"] == IMAGINE:
+            self.imagine(request, folder)
+            outcome, _ = self.fit(request, folder)
+        return outcome, None
+
+    def begin(self, request: Request, folder: str) -> tuple[dict[str, Any], None]:
+        """Look whether the row is done."""
+        done = {"state": "done", "receipt": {"seconds": float(request.prompt)}}
+        return done if Path(f"{folder}.done").exists() else {"state": IMAGINE}, None
+
+    def imagine(self, request: Request, folder: str, _work: None = None) -> tuple[dict[str, Any], None]:
+        """Sleep, on a place that holds a GPU."""
+        with open(f"{folder}.starts", "a") as starts:
+            starts.write("x")
+        time.sleep(float(request.prompt))
+        return {"state": FIT}, None
+
+    def fit(self, request: Request, folder: str, _work: None = None) -> tuple[dict[str, Any], None]:
+        """Leave the mark."""
+        part = Path(f"{folder}.{os.getpid()}.part")
+        part.write_text(request.prompt)
+        part.rename(f"{folder}.done")
+        return {"state": "done", "receipt": {"seconds": float(request.prompt)}}, None
 
     def stage(self) -> str:
         """Return what it does."""
