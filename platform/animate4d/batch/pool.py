@@ -91,7 +91,7 @@ class Waiting:
 Event = Started | Ended | Shrunk | Waiting
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, eq=False)
 class _Job:
     """A row on its way: `given` is what its step begins with, `work` where it leaves it, `since` when it began."""
 
@@ -103,7 +103,7 @@ class _Job:
     since: float = field(default_factory=time.monotonic)
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, eq=False)
 class _Slot:
     """A worker and its call; without a job it is starting, without a call idle.
 
