@@ -1,6 +1,5 @@
 """The whole service over real HTTP: Ray Serve, a GLB in, an animated GLB out, replicas killed (D51), a restart."""
 
-import itertools
 import json
 import os
 import shutil
@@ -24,7 +23,7 @@ from animate4d.assets.load import load_asset
 from animate4d.serve.client import ServiceError
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS, ANIMATE_SECONDS = 240, 240
+START_SECONDS, ANIMATE_SECONDS, KILL_SECONDS = 240, 240, 30
 
 
 def get(url):
@@ -67,17 +66,21 @@ class Service:
 
     def kill(self, *deployments):
         """Kill the replicas of deployments as the out-of-memory killer would."""
-        # a replica's own name stands before these while it is at work
-        names = {f"ServeReplica:animate4d:{deployment}": [] for deployment in deployments}
-        for child in psutil.Process(self.process.pid).children(recursive=True):
-            with suppress(psutil.Error):  # it has ended meanwhile
-                title = "".join(child.cmdline())
-                for name in names:
-                    if name in title:
-                        names[name].append(child)
-        assert all(names.values()), names
-        for child in itertools.chain(*names.values()):
-            child.kill()
+        deadline = time.monotonic() + KILL_SECONDS
+        while True:  # Ray writes a process's title anew for every call; in between it cannot be read
+            titles = {}
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                with suppress(psutil.Error):  # it has ended meanwhile
+                    titles[child] = "".join(child.cmdline())
+            # a replica's own name stands before these while it is at work
+            names = [f"ServeReplica:animate4d:{deployment}" for deployment in deployments]
+            if all(any(name in title for title in titles.values()) for name in names):
+                break
+            assert time.monotonic() < deadline, sorted(title for title in titles.values() if "ray::" in title)
+            time.sleep(0.05)
+        for child, title in titles.items():
+            if any(name in title for name in names):
+                child.kill()
 
     def stop(self):
         """End it by SIGTERM; returns the exit code."""
