@@ -1,4 +1,19 @@
+import io
+import re
+
+from rich.console import Console
+
+from animate4d.batch import progress as progress_module
 from animate4d.batch.progress import Progress
+
+
+def screen(height=20, width=60):
+    return Console(file=io.StringIO(), force_terminal=True, color_system=None, width=width, height=height)
+
+
+def shown(console):
+    """What was written, without the codes that move the cursor."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", console.file.getvalue())
 
 
 def test_one_line_per_row_with_the_time_left(capsys, done, failed):
@@ -18,3 +33,42 @@ def test_one_line_per_row_with_the_time_left(capsys, done, failed):
 def test_control_characters_cannot_fake_a_line_or_move_the_cursor(capsys, failed):
     Progress(1).row(failed("cow", "line 3: a\n[1/1] done    cow\x1b[2J\r\x9bK"))
     assert capsys.readouterr().out == "[1/1] failed  cow: line 3: a [1/1] done    cow [2J K\n"
+
+
+def test_where_there_is_no_terminal_a_sign_of_life_comes_now_and_then(capsys, monkeypatch):
+    progress = Progress(3)
+    progress.at_work({"fox": 3.0}, {"fox": "fit"})
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(progress_module, "HEARTBEAT_SECONDS", -1.0)
+    progress.at_work({"fox": 3.0, "cow": 1.0}, {"fox": "fit"})
+    progress.at_work({}, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "[0/3] fox fit (3 s), cow working (1 s)",
+        "waiting for workers: they are starting, or the cluster is busy",
+    ]
+
+
+def test_a_terminal_shows_the_rows_at_work_and_lines_above(done):
+    console = screen()
+    progress = Progress(30, console)
+    progress.at_work({}, {})
+    progress.at_work({f"row{number}": float(number) for number in range(14)}, {"row13": "video"})
+    progress.row(done("[bold]fox"))
+    progress.close()
+    text = " ".join(shown(console).split())
+    assert "waiting for workers" in text
+    assert "row13 video 13 s" in text
+    assert "row3 working 3 s" in text
+    assert "row1 working" not in text
+    assert "and 2 more" in text
+    assert "[1/30] done [bold]fox: 15 s" in text
+
+
+def test_a_long_name_leaves_room_for_its_stage():
+    console = screen(width=30)
+    progress = Progress(1, console)
+    progress.at_work({"a-very-long-name-of-a-row-that-does-not-fit": 5.0}, {})
+    progress.close()
+    line = next(line for line in shown(console).splitlines() if "a-very" in line)
+    assert line.startswith("a-very-lon…  working       5 s")

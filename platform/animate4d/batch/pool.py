@@ -17,12 +17,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, ObjectLostError, RayError
+from ray.exceptions import ActorUnavailableError, ObjectLostError, RayError
 
 from animate4d.batch.manifest import ManifestRow
 from animate4d.batch.places import Places
@@ -34,6 +35,8 @@ POLL_SECONDS = 1.0
 FIRST_STARTS, LATER_STARTS = 3, 50
 """Workers that may die in a row while starting before the pool gives up: few where none has ever started, for the cause
 is then not the objects; many later, when a node may be dying under them without Ray's knowing yet."""
+ASKED = 16
+"""Workers that are asked for their stage; more rows fit on no terminal."""
 PAUSE_SECONDS = 0.2
 """Rest after each of them."""
 
@@ -110,6 +113,8 @@ class _Slot:
     Attributes:
         steps: it can do.
         lost: whether its last answer was.
+        stage: that it told last, and
+        asked: the call that will tell again.
     """
 
     steps: tuple[str, ...]
@@ -117,6 +122,8 @@ class _Slot:
     call: Any = None
     job: _Job | None = None
     lost: bool = False
+    stage: str = ""
+    asked: Any = None
 
 
 class Pool:
@@ -159,15 +166,16 @@ class Pool:
                 now = time.monotonic()
                 yield Waiting(running={slot.job.row.id: now - slot.job.since for slot in self._slots if slot.job})
 
-    def stage(self, row_id: str) -> str:
-        """Return the stage of a row at work; empty when its worker is too busy to say."""
-        for slot in self._slots:
-            if slot.job is not None and slot.job.row.id == row_id:
-                try:
-                    return ray.get(slot.actor.stage.remote(), timeout=0.5)
-                except (GetTimeoutError, RayError):
-                    return ""
-        return ""
+    def stages(self) -> dict[str, str]:
+        """Return the stages of rows at work, as their workers told when they were asked last; nobody is waited for."""
+        busy = [slot for slot in self._slots if slot.job is not None][:ASKED]
+        for slot in busy:
+            if slot.asked is not None and ray.wait([slot.asked], timeout=0)[0]:
+                with suppress(RayError):
+                    slot.stage = ray.get(slot.asked)
+                slot.asked = None
+            slot.asked = slot.asked or slot.actor.stage.remote()
+        return {slot.job.row.id: slot.stage for slot in busy if slot.job is not None}
 
     def close(self) -> None:
         """End every worker at once, whatever it is doing."""
@@ -199,6 +207,7 @@ class Pool:
         given = () if job.step in (BEGIN, ANIMATE) else (job.given,)
         slot.call, job.work = call.remote(job.row.request, str(self._out / job.row.id), *given)
         slot.job, job.since = job, time.monotonic()
+        slot.stage, slot.asked = "", None
 
     def _returned(self, slot: _Slot) -> Iterator[Ended | Shrunk]:
         """Take an outcome, and send its row on, back or home."""

@@ -1,4 +1,4 @@
-"""What a batch prints: one line per row as it ends, and now and then a sign of life with the time left."""
+"""What a batch prints: one line per row as it ends; between them a table on a terminal, elsewhere a sign of life."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import math
 import re
 import sys
 import time
+from collections.abc import Mapping
 
+from rich.console import Console
+
+from animate4d.batch.live_table import LiveTable
 from animate4d.batch.report import RowResult
 
 HEARTBEAT_SECONDS = 15.0
@@ -21,7 +25,10 @@ def line_of(text: str) -> str:
 class Progress:
     """Counts rows and writes lines; the time left is rows to come times their mean seconds over the workers."""
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, console: Console | None = None) -> None:
+        """Start; `console` is standard output unless given."""
+        console = console or Console(highlight=False)
+        self._table = LiveTable(console) if console.is_terminal else None
         self._rows = rows
         self._ended = 0
         self._seconds: list[float] = []
@@ -30,8 +37,11 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Write one line; control characters of a prompt or path cannot move the cursor or fake a line."""
-        sys.stdout.write(line_of(text) + "\n")
-        sys.stdout.flush()
+        if self._table is not None:
+            self._table.say(line_of(text))
+        else:
+            sys.stdout.write(line_of(text) + "\n")
+            sys.stdout.flush()
         self._spoke = time.monotonic()
 
     def row(self, result: RowResult) -> None:
@@ -57,18 +67,25 @@ class Progress:
         if count:
             self.say(f"{count} of {self._rows} rows are done already")
 
-    def alive(self, running: dict[str, float], stages: dict[str, str]) -> None:
-        """Write what is at work, if nothing was written for a while."""
+    def at_work(self, running: Mapping[str, float], stages: Mapping[str, str]) -> None:
+        """Tell what is at work, and how long: on a terminal at once, elsewhere if nothing was written for a while."""
+        waiting = "waiting for workers: they are starting, or the cluster is busy"
+        if self._table is not None:
+            self._table.show(f"[{self._ended}/{self._rows}]{self._left()}" if running else waiting, running, stages)
+            return
+        if time.monotonic() - self._spoke <= HEARTBEAT_SECONDS:
+            return
         if not running:
-            self.say("waiting for workers: they are starting, or the cluster is busy")
+            self.say(waiting)
             return
         parts = [f"{row} {stages.get(row) or 'working'} ({seconds:.0f} s)" for row, seconds in running.items()]
         shown = ", ".join(parts[:4]) + (f" and {len(parts) - 4} more" if len(parts) > 4 else "")
         self.say(f"[{self._ended}/{self._rows}] {shown}{self._left()}")
 
-    def silent(self) -> bool:
-        """Return whether it is time for a sign of life."""
-        return time.monotonic() - self._spoke > HEARTBEAT_SECONDS
+    def close(self) -> None:
+        """Take the table away; lines may follow."""
+        if self._table is not None:
+            self._table.close()
 
     def _left(self) -> str:
         remaining = self._rows - self._ended

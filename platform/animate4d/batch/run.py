@@ -133,6 +133,7 @@ class _Batch:
             self.progress.say("interrupted: run the same command again to go on")
         finally:
             # Also when the pool gave up: what was done until then is worth a page.
+            self.progress.close()
             self._remove_leftovers()
             self._report()
         seconds = time.monotonic() - start
@@ -212,8 +213,8 @@ class _Batch:
             self._settle(_result(event, shrunk=event.row.request != self.asked[event.row.id]))
             if time.monotonic() - self._reported > max(REPORT_SECONDS, self._report_took / REPORT_SHARE):
                 self._report()
-        elif self.progress.silent():
-            self.progress.alive(event.running, {row: pool.stage(row) for row in list(event.running)[:4]})
+        else:
+            self.progress.at_work(event.running, pool.stages())
 
     def _settle(self, *results: RowResult) -> None:
         self.ledger.write_all(map(_ended, results))
