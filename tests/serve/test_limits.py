@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import socket
+import stat
 import threading
 import time
 
@@ -11,7 +12,7 @@ import pytest
 import uvicorn
 
 from animate4d.core.errors import ConfigError
-from animate4d.serve.api import create_app
+from animate4d.serve.api import check_asset, create_app
 from animate4d.serve.clients import RateLimit, Tokens
 from animate4d.serve.config import ServeConfig
 
@@ -56,6 +57,31 @@ def test_a_job_is_seen_by_its_own_token_only(make_client, post, token_file, asse
     listed = client.get("/v1/animations", headers=BOB).json()["animations"]
     assert [job["id"] for job in listed] == [theirs["id"]]
     assert client.get(mine["links"]["self"], headers=ALICE).json()["id"] == mine["id"]
+
+
+def test_files_of_one_name_are_kept_apart_and_from_other_users(make_client, post, store, token_file, glb):
+    client = make_client(token_file=token_file)
+    contents = [glb, glb + b"other"]
+    ids = [post(client, content, headers=who).json()["id"] for content, who in zip(contents, (ALICE, BOB), strict=True)]
+    assert [(store.folder(job) / "box.glb").read_bytes() for job in ids] == contents
+    assert {stat.S_IMODE(store.folder(job).stat().st_mode) for job in ids} == {0o700}
+
+
+def test_a_token_is_in_no_file_answer_or_log(make_client, post, store, token_file, caplog):
+    client = make_client(token_file=token_file, app={"check": check_asset})
+    with caplog.at_level(logging.DEBUG):
+        answers = [post(client, headers=ALICE), post(client, headers=ALICE, content=b"no model")]
+        answers.append(client.get("/v1/animations", headers={"Authorization": "Bearer secret-a-and-more"}))
+        paths = ["/v1/animations", "/v1/models", "/v1/estimate", "/metrics", "/", "/docs", "/openapi.json"]
+        answers += [client.get(path, headers=ALICE) for path in paths]
+    assert [answer.status_code for answer in answers[:3]] == [202, 422, 401]
+    assert len(caplog.records) >= len(answers)
+    files = [path for path in store.root.rglob("*") if path.is_file()]
+    assert len(files) >= 2
+    for text in (caplog.text, *(f"{answer.headers} {answer.text}" for answer in answers)):
+        assert "secret-a" not in text
+    for path in files:
+        assert b"secret-a" not in path.read_bytes(), path
 
 
 def test_a_session_cookie_reads_and_never_writes(make_client, post, token_file, assert_problem):
