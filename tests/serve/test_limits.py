@@ -155,6 +155,21 @@ def test_one_client_cannot_take_the_whole_queue(make_client, post, assert_proble
     assert post(other).status_code == 202
 
 
+def test_results_beyond_the_quota_must_be_deleted_before_more_is_made(make_client, post, store, assert_problem):
+    one, other = (make_client(max_kept_mb_per_client=1, address=address) for address in ("10.0.0.1", "10.0.0.2"))
+    job = post(one).json()
+    (store.folder(job["id"]) / "result").mkdir()
+    (store.folder(job["id"]) / "result" / "large.mp4").write_bytes(bytes(1_000_000))
+    assert post(one).status_code == 202
+    store.finish(job["id"], "done")
+    refused = post(one)
+    assert_problem(refused, 429, "1 MB of the 1 MB", "delete some")
+    assert refused.headers["retry-after"]
+    assert post(other).status_code == 202
+    assert one.delete(job["links"]["self"]).status_code == 202
+    assert post(one).status_code == 202
+
+
 def test_a_service_that_is_not_ready_says_why(make_client, post, store, assert_problem):
     client = make_client(app={"unready": lambda: "the model is being loaded"})
     for answer in (post(client), client.get("/readyz")):

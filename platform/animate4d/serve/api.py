@@ -109,6 +109,9 @@ def create_app(
         if store.open_count(client) >= config.max_open_per_client:
             detail = f"{config.max_open_per_client} animations of yours wait already; try again when one has ended"
             raise HTTPException(429, detail, later)
+        if (kept := store.kept_bytes(client)) >= config.max_kept_mb_per_client * 10**6:
+            limit = f"{kept // 10**6} MB of the {config.max_kept_mb_per_client} MB that may be kept"
+            raise HTTPException(429, f"your results take {limit}: delete some (DELETE {BASE}/ID)", later)
 
     def require_webhook(url: str) -> None:
         if url and webhooks is None:

@@ -44,6 +44,9 @@ class ServeConfig:
     max_open_per_client: int = 16
     """Jobs of one client (a token, else an address) that may wait or run; a further one is answered 429."""
 
+    max_kept_mb_per_client: int = 20_000
+    """Results of one client that are kept, in MB; while there are more, its further jobs are answered 429."""
+
     requests_per_minute: int = 600
     """Requests of one client under /v1, in bursts of up to a tenth of that; a further one is answered 429."""
 
@@ -84,6 +87,7 @@ class ServeConfig:
             "batch",
             "max_queued",
             "max_open_per_client",
+            "max_kept_mb_per_client",
             "requests_per_minute",
             "max_upload_mb",
             "upload_seconds",

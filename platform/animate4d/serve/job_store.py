@@ -179,6 +179,10 @@ class JobStore:
             return len(self._open)
         return list(self._open.values()).count(client)
 
+    def kept_bytes(self, client: str) -> int:
+        """Return the bytes of a client's results, from memory."""
+        return sum(file.bytes for job in self.known() if job.client == client for file in job.files)
+
     def with_key(self, client: str, key: str) -> Job | None:
         """Return the job that a client's Idempotency-Key has already made; it may not be saved yet."""
         return self._jobs.get(self._keys.get((client, key), ""))
