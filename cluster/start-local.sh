@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Start a one-machine Ray cluster that only this machine and this user can reach. Run it from anywhere:
+# Start a one-machine Ray cluster that only this user can use. Run it from anywhere:
 #
 #   source .venv/bin/activate
 #   cluster/start-local.sh                 # then: ray job submit -- python jobs/train.py --data shards
 #
-# Whoever reaches a Ray cluster can run code on it, so: loopback only, and a token (made once, kept in ~/.ray).
+# Whoever is let in by a Ray cluster can run code on it, so: its page on loopback only, and a token for everything (made
+# once, kept in ~/.ray). Ray's other ports listen on all addresses; keep them behind a firewall all the same.
 # Extra arguments go to `ray start`, for example --num-gpus 1.
 set -euo pipefail
 cd "$(dirname "$0")/.."   # jobs without --working-dir run in the folder the head was started from
