@@ -7,8 +7,10 @@ from animate4d.batch import progress as progress_module
 from animate4d.batch.progress import Progress
 
 
-def screen(height=20, width=60):
-    return Console(file=io.StringIO(), force_terminal=True, color_system=None, width=width, height=height)
+def screen(width=60, term="xterm"):
+    return Console(
+        file=io.StringIO(), force_terminal=True, color_system=None, width=width, height=20, _environ={"TERM": term}
+    )
 
 
 def shown(console):
@@ -63,6 +65,12 @@ def test_a_terminal_shows_the_rows_at_work_and_lines_above(done):
     assert "row1 working" not in text
     assert "and 2 more" in text
     assert "[1/30] done [bold]fox: 15 s" in text
+
+
+def test_a_terminal_that_cannot_rewrite_gets_lines(capsys, monkeypatch):
+    monkeypatch.setattr(progress_module, "HEARTBEAT_SECONDS", -1.0)
+    Progress(3, screen(term="dumb")).at_work({"fox": 3.0}, {"fox": "fit"})
+    assert capsys.readouterr().out == "[0/3] fox fit (3 s)\n"
 
 
 def test_a_long_name_leaves_room_for_its_stage():

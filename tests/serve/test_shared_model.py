@@ -9,7 +9,7 @@ import pytest
 from animate4d.core.cameras import Rig
 from animate4d.core.errors import ConfigError
 from animate4d.models.sampler_config import SamplerConfig
-from animate4d.pipeline.animate import Cancelled
+from animate4d.pipeline.stage_report import Cancelled
 from animate4d.serve import shared_model
 from animate4d.serve.generator import Generator
 from animate4d.serve.shared_model import SharedModel

@@ -28,7 +28,7 @@ class Progress:
     def __init__(self, rows: int, console: Console | None = None) -> None:
         """Start; `console` is standard output unless given."""
         console = console or Console(highlight=False)
-        self._table = LiveTable(console) if console.is_terminal else None
+        self._table = LiveTable(console) if console.is_terminal and not console.is_dumb_terminal else None
         self._rows = rows
         self._ended = 0
         self._seconds: list[float] = []
