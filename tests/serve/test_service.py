@@ -69,7 +69,7 @@ class Service:
         deadline = time.monotonic() + KILL_SECONDS
         while True:  # Ray writes a process's title anew for every call; in between it cannot be read
             titles = {}
-            for child in psutil.Process(self.process.pid).children(recursive=True):
+            for child in self.descendants():
                 with suppress(psutil.Error):  # it has ended meanwhile
                     titles[child] = "".join(child.cmdline())
             # a replica's own name stands before these while it is at work
@@ -81,6 +81,16 @@ class Service:
         for child, title in titles.items():
             if any(name in title for name in names):
                 child.kill()
+
+    def descendants(self):
+        """Return all processes below the service. psutil's own search trusts start times, which a clock that is set
+        back makes wrong."""
+        found, ours = [], {self.process.pid}
+        alive = list(psutil.process_iter(["ppid"]))
+        while new := [one for one in alive if one.info["ppid"] in ours and one.pid not in ours]:
+            found += new
+            ours |= {one.pid for one in new}
+        return found
 
     def stop(self):
         """End it by SIGTERM; returns the exit code."""
