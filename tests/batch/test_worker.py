@@ -1,4 +1,4 @@
-"""A row's steps as tasks: each result is sent through a pickle, as Ray sends it."""
+"""A row's steps: each result is sent through a pickle, as Ray sends it."""
 
 import pickle
 from dataclasses import replace

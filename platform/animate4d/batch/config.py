@@ -38,7 +38,7 @@ class AnimateBatchConfig:
     rest of the work, the fit above all, is done by the CPUs of the cluster."""
 
     retries: int = 2
-    """How often a row starts over after its worker died; wrong input is never retried."""
+    """How often a row is tried again after its worker died; wrong input is never retried."""
 
     row_minutes: float = 60.0
     """A row that takes longer is stopped and counts as failed; on GPUs, a row with a step that does."""

@@ -41,7 +41,7 @@ def serve(config: ServeConfig) -> int:
     check_files(config)
     resolve_model(config.model, uri=config.tracking_uri)
     os.environ.setdefault("RAY_SERVE_ENABLE_HA_PROXY", "0")  # it would listen on all interfaces
-    print(f"starting the service on http://{config.host}:{config.port} (about 15 s)", flush=True)
+    print(f"starting the service on http://{config.host}:{config.port} (up to a minute)", flush=True)
     with ray_session(cpus=max(2, config.workers + 1)):
         from ray import serve as ray_serve
         from ray.exceptions import RayError
