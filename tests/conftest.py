@@ -29,6 +29,14 @@ def real_assets() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _no_cluster_left_behind():
+    """Fail a test that leaves the address of a Ray behind: what is started by later ones would join it."""
+    before = os.environ.get("RAY_ADDRESS")
+    yield
+    assert os.environ.get("RAY_ADDRESS") == before
+
+
 @pytest.fixture(scope="session")
 def ray_cluster():
     """One small in-process Ray cluster for the whole test session."""

@@ -220,7 +220,10 @@ def test_split_rows_are_imagined_by_one_worker_and_the_rest_is_done_by_others(ru
 
 @pytest.mark.parametrize(("prompt", "steps"), [("begin-dies 1", "bbf"), ("fit-dies 1", "bff"), ("imagine-dies", "bf")])
 def test_a_split_row_does_the_step_again_whose_process_died(run_pool, tmp_path, prompt, steps):
-    ended = outcomes(run_pool(rows(prompt, "a"), places=SPLIT))
+    events = run_pool(rows(prompt, "a"), places=SPLIT)
+    started = [(event.step, event.attempt) for event in events if isinstance(event, Started) and event.row.id == "row0"]
+    assert started == [("begin", 1), (prompt.partition("-")[0], 2)]
+    ended = outcomes(events)
     assert (ended["row0"].outcome["state"], ended["row0"].attempt) == ("done", 2)
     assert (tmp_path / "row0.steps").read_text() == steps
     assert (tmp_path / "row1.steps").read_text() == "bf"

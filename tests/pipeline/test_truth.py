@@ -1,5 +1,7 @@
 """Scores of a fit whose answer is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -66,6 +68,18 @@ def test_targets_carry_what_their_tracker_finds(scene):
     assert found.tracks.visible[:, 0].sum() > 500
     np.testing.assert_array_equal(found.video.rgb, exact.video.rgb)
     assert true_target(mesh, vertices, times, Rig(), "none").tracks is None
+
+
+def test_under_lamps_that_stand_still_a_turned_object_changes_its_colours(scene):
+    mesh, _, times = scene
+    turned = mesh.vertices @ np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1]], np.float32)
+    vertices = np.stack([mesh.vertices, turned])
+    baked, lit = (true_target(mesh, vertices, times, Rig(), "none", lamps=lamps).video for lamps in (False, True))
+    np.testing.assert_array_equal(lit.alpha, baked.alpha)
+    np.testing.assert_array_equal(lit.rgb[:, 0], baked.rgb[:, 0])
+    posed = true_target(replace(mesh, vertices=turned), turned[None].repeat(2, 0), times, Rig(), "none").video
+    np.testing.assert_array_equal(lit.rgb[:, 1], posed.rgb[:, 0])
+    assert np.abs(lit.rgb[:, 1].astype(int) - baked.rgb[:, 1]).max() > 20
 
 
 def test_looking_around_shows_the_object_at_rest(scene):

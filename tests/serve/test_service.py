@@ -46,7 +46,8 @@ class Service:
         command = [sys.executable, ROOT / "jobs" / "serve.py", "--port", str(port), *self.options]
         command += ["--model", self.folder / "model", "--out", self.folder / "jobs"]
         with open(self.folder / "log", "w") as log:
-            environment = os.environ | {"RAY_TMPDIR": self.ray}
+            environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+            environment["RAY_TMPDIR"] = self.ray
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         self.wait_until_ready()
 
@@ -69,7 +70,7 @@ class Service:
         deadline = time.monotonic() + KILL_SECONDS
         while True:  # Ray writes a process's title anew for every call; in between it cannot be read
             titles = {}
-            for child in self.descendants():
+            for child in psutil.Process(self.process.pid).children(recursive=True):
                 with suppress(psutil.Error):  # it has ended meanwhile
                     titles[child] = "".join(child.cmdline())
             # a replica's own name stands before these while it is at work
@@ -81,16 +82,6 @@ class Service:
         for child, title in titles.items():
             if any(name in title for name in names):
                 child.kill()
-
-    def descendants(self):
-        """Return all processes below the service. psutil's own search trusts start times, which a clock that is set
-        back makes wrong."""
-        found, ours = [], {self.process.pid}
-        alive = list(psutil.process_iter(["ppid"]))
-        while new := [one for one in alive if one.info["ppid"] in ours and one.pid not in ours]:
-            found += new
-            ours |= {one.pid for one in new}
-        return found
 
     def stop(self):
         """End it by SIGTERM; returns the exit code."""

@@ -62,10 +62,11 @@ class PoolPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Started:
-    """A row begins, for the `attempt`-th time (from 1)."""
+    """A row begins, or does a step again after its worker died: `step` for the `attempt`-th time (from 1)."""
 
     row: ManifestRow
     attempt: int
+    step: str = ANIMATE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,12 +97,16 @@ Event = Started | Ended | Shrunk | Waiting
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class _Job:
-    """A row on its way: `given` is what its step begins with, `work` where it leaves it, `since` when it began."""
+    """A row on its way: `given` is what its step begins with, `work` where it leaves it, `since` when it began.
+
+    `told` says that its `Started` has been given for this attempt.
+    """
 
     row: ManifestRow
     step: str
     attempt: int = 1
     given: Any = None
+    told: bool = False
     work: Any = None
     since: float = field(default_factory=time.monotonic)
 
@@ -199,8 +204,8 @@ class Pool:
                 idle.remove(slot)
                 self._wanting.remove(job)
                 self._give(job, slot)
-                if job.step in (BEGIN, ANIMATE):
-                    yield Started(row=job.row, attempt=job.attempt)
+                if not job.told:
+                    yield Started(row=job.row, attempt=job.attempt, step=job.step)
 
     def _give(self, job: _Job, slot: _Slot) -> None:
         call = getattr(slot.actor, job.step).options(num_returns=2)
@@ -227,7 +232,8 @@ class Pool:
         if outcome["state"] in (DEAD, LOST):
             yield Ended(row=job.row, attempt=job.attempt, outcome=_died(job.attempt))
         elif outcome["state"] in (IMAGINE, FIT):
-            self._wanting.append(_Job(row=job.row, step=outcome["state"], attempt=job.attempt, given=job.work))
+            step = outcome["state"]
+            self._wanting.append(_Job(row=job.row, step=step, attempt=job.attempt, given=job.work, told=True))
         elif outcome.get("kind") == "resource" and job.row.request and (smaller := job.row.request.smaller()):
             job.row = replace(job.row, request=smaller)
             self._wanting.append(self._again(job, afresh=True))

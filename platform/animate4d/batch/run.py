@@ -205,7 +205,8 @@ class _Batch:
 
     def _note(self, event: Event, pool: Pool) -> None:
         if isinstance(event, Started):
-            self.ledger.write("row_started", id=event.row.id, line=event.row.line, attempt=event.attempt)
+            facts = {"line": event.row.line, "attempt": event.attempt, "step": event.step}
+            self.ledger.write("row_started", id=event.row.id, **facts)
         elif isinstance(event, Shrunk):
             self.ledger.write("row_shrunk", id=event.row.id, line=event.row.line)
             self.progress.say(f"{event.row.id}: ran out of memory, starts over with fit=draft")

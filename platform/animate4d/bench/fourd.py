@@ -30,6 +30,7 @@ from animate4d.fourd.fit import fit_motion
 from animate4d.io.atomic import write_json, write_text
 from animate4d.io.images import save_png
 from animate4d.models.mv_vdm import MVVDM
+from animate4d.models.score import ClipScore
 from animate4d.pipeline.point_features import PointFeatures
 from animate4d.pipeline.target import Target, true_target
 from animate4d.pipeline.truth import EVALUATION, UNSEEN, score_fit
@@ -54,15 +55,16 @@ def bench_fourd(config: BenchFourDConfig) -> int:
     floor = resident_bytes()
     rows = []
     for number, clip in enumerate(motion_clips(config)):
-        targets: dict[tuple[str, Path | None], Target] = {}
+        targets: dict[tuple[str, Path | None, bool], Target] = {}
         for variant in variants:
             path = kept / f"{clip.name}-{fit_key(clip, variant, config)}.json"
             if path.exists():
                 row = json.loads(path.read_text())
             else:
-                wanted = variant.tracker, variant.checkpoint
+                wanted = variant.tracker, variant.checkpoint, variant.lamps
                 if wanted not in targets:
-                    targets[wanted] = true_target(clip.mesh, clip.vertices, clip.times, Rig(), *wanted)
+                    poses = clip.mesh, clip.vertices, clip.times
+                    targets[wanted] = true_target(*poses, Rig(), *wanted[:2], lamps=variant.lamps)
                 row, picture = measure(clip, variant, targets[wanted], floor)
                 if picture is not None:
                     save_png(path.with_suffix(".png"), picture)
@@ -99,10 +101,11 @@ def measure(clip: MotionClip, variant: Variant, target: Target, floor: int) -> t
     """Fit one clip in one way; returns its row and, of the preset as it is, a picture."""
     reset_peak()
     wall = time.perf_counter()
-    features = None
-    if variant.features:
-        model = MVVDM.from_pretrained(resolve_model("shipped")).eval()
-        features = PointFeatures(model, target.video, clip.mesh, clip.name.replace("-", " "))
+    features = score = None
+    if variant.features or variant.distilled:
+        model, caption = MVVDM.from_pretrained(resolve_model("shipped")).eval(), clip.name.replace("-", " ")
+        features = PointFeatures(model, target.video, clip.mesh, caption) if variant.features else None
+        score = ClipScore(model, caption) if variant.distilled else None
     fit = fit_motion(
         clip.mesh,
         target.video,
@@ -112,18 +115,19 @@ def measure(clip: MotionClip, variant: Variant, target: Target, floor: int) -> t
         flow_weight=target.flow_weight,
         around=target.around if variant.around else None,
         features=features,
+        score=score,
     )
     wall, peak = time.perf_counter() - wall, resident_peak() - floor
     unseen = {"psnr_unseen": UNSEEN, "psnr_evaluation": EVALUATION}
-    score = score_fit(clip.mesh, fit, clip.vertices, target.video, unseen)
+    near = score_fit(clip.mesh, fit, clip.vertices, target.video, unseen, lamps=variant.lamps)
     row = {
         "clip": clip.name,
         "variant": variant.name,
-        "ratio": score.ratio,
-        "e_fit": score.e_fit,
-        "e_static": score.e_static,
-        "psnr": score.psnr,
-        **score.psnr_unseen,
+        "ratio": near.ratio,
+        "e_fit": near.e_fit,
+        "e_static": near.e_static,
+        "psnr": near.psnr,
+        **near.psnr_unseen,
         "mask_iou": round(float(fit.mask_iou[1:].mean()), 4),
         "lost_frames": " ".join(map(str, fit.lost_frames)),
         "cpu_s": round(fit.seconds, 2),

@@ -13,6 +13,7 @@ from typing import Any
 from animate4d.bench.fourd_config import BenchFourDConfig
 from animate4d.core.errors import ConfigError, ModelError
 from animate4d.fourd.config import PRESETS, Body, FitConfig
+from animate4d.fourd.field_config import FieldConfig
 from animate4d.pipeline.target import MODEL_FLOW, NO_TRACKER
 from animate4d.tracks.build import EXACT, WEIGHTLESS, check_tracker
 
@@ -43,6 +44,15 @@ BODIES: Mapping[str, tuple[Body, dict[str, Any]]] = {
 }
 """Other bodies at the preset's sizes, and changes of their `FieldFitConfig`, by the name of the row."""
 
+LAMPS: Mapping[str, tuple[Body, dict[str, Any]]] = {
+    "lamps: graph": ("graph", {}),
+    "lamps: field, light": ("field", LIGHT),
+    "lamps: field, light, colours held": ("field", LIGHT | {"field": FieldConfig(color_terms=1)}),
+    "lamps: graph and field": ("both", LIGHT),
+    "lamps: graph and field, colours held": ("both", LIGHT | {"field": FieldConfig(color_terms=1)}),
+}
+"""Bodies under lamps that stand still: what colours that move in time (4D spherical harmonics) are worth there."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Variant:
@@ -55,6 +65,8 @@ class Variant:
         checkpoint: weights of a learned tracker.
         around: whether splats are coloured from more sides than the video's.
         features: whether a field is given the shipped model's features of the object's points.
+        distilled: whether its refinement distils from the shipped model.
+        lamps: whether surfaces change colour as they turn under lamps that stand still.
     """
 
     name: str
@@ -63,6 +75,8 @@ class Variant:
     checkpoint: Path | None = None
     around: bool = True
     features: bool = False
+    distilled: bool = False
+    lamps: bool = False
 
 
 def choose_variants(config: BenchFourDConfig) -> list[Variant]:
@@ -90,6 +104,11 @@ def choose_variants(config: BenchFourDConfig) -> list[Variant]:
         rows.append(replace(first, name=name, fit=replace(preset, body=body, field=field)))
         if changes is LIGHT:
             rows.append(replace(rows[-1], name=f"{name}, features", features=True))
+            rows.append(replace(rows[-2], name=f"{name}, distilled", distilled=True))
+    for name, (body, changes) in LAMPS.items():
+        field = replace(preset.field, **changes)
+        fit = replace(preset, body=body, field=field)
+        rows.append(replace(first, name=name, fit=fit, tracker=NO_TRACKER, checkpoint=None, lamps=True))
     trackers: dict[str, Path | None] = dict.fromkeys((NO_TRACKER, *WEIGHTLESS, EXACT))
     if config.tracker_checkpoint is not None:
         trackers["cotracker3"] = config.tracker_checkpoint

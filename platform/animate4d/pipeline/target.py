@@ -68,8 +68,13 @@ def true_target(
     rig: Rig,
     tracker: str,
     checkpoint: Path | None = None,
+    *,
+    lamps: bool = False,
 ) -> Target:
-    """Render poses `[T, N, 3]` of a mesh, lit at rest, and track points by one of `tracks.build.TRACKERS` or "none"."""
+    """Render poses `[T, N, 3]` of a mesh, and track points by one of `tracks.build.TRACKERS` or "none".
+
+    Lit at rest; with `lamps`, which no exact tracks go with, every pose anew.
+    """
     around = look_around(lambda rig, size: render_views(mesh, mesh.vertices, rig, size).rgba)
     if tracker == EXACT:
         # the dense flow of half the pixels says more than tracks of a few hundred points
@@ -77,7 +82,7 @@ def true_target(
         clip = render_labelled_clip(mesh, vertices, times, rig, VIEW_PX, shading=light)
         flow, weight = clip.flow.astype(np.float32), (clip.flow_mask == SEEN).astype(np.float32)
         return Target(video=clip.video, around=around, flow=flow, flow_weight=weight, vertices=vertices)
-    video = render_poses(mesh, vertices, times, [rig], VIEW_PX)
+    video = render_poses(mesh, vertices, times, [rig], VIEW_PX, lamps=lamps)
     return Target(video=video, around=around, tracks=track_video(video, tracker, checkpoint), vertices=vertices)
 
 

@@ -50,7 +50,13 @@ class TruthScore:
 
 
 def score_fit(
-    mesh: Mesh, fit: FitResult, true: np.ndarray, video: MultiViewVideo, unseen: Mapping[str, Sequence[Rig]]
+    mesh: Mesh,
+    fit: FitResult,
+    true: np.ndarray,
+    video: MultiViewVideo,
+    unseen: Mapping[str, Sequence[Rig]],
+    *,
+    lamps: bool = False,
 ) -> TruthScore:
     """Score a fitted motion.
 
@@ -60,6 +66,7 @@ def score_fit(
         true: `[T, N, 3]`.
         video: that was fitted; square pictures.
         unseen: rigs, from which the true poses are rendered for comparison, by name.
+        lamps: whether each pose of the video was lit anew.
     """
     error = vertex_error(fit.motion.apply(mesh.vertices), true)
     splats, size = fit.splat_motion(mesh.vertices), video.rgb.shape[2]
@@ -75,6 +82,7 @@ def score_fit(
         ratio=round(error.ratio, 4) if error.static >= NO_MOTION and math.isfinite(error.ratio) else None,
         psnr=likeness(video),
         psnr_unseen={
-            name: likeness(render_poses(mesh, true, video.times, rigs, size)) for name, rigs in unseen.items()
+            name: likeness(render_poses(mesh, true, video.times, rigs, size, lamps=lamps))
+            for name, rigs in unseen.items()
         },
     )

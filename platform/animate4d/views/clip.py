@@ -71,14 +71,28 @@ def render_clip(
 
 
 def render_poses(
-    mesh: Mesh, vertices: np.ndarray, times: np.ndarray, rigs: Sequence[Rig], size: int, *, samples: int = 2
+    mesh: Mesh,
+    vertices: np.ndarray,
+    times: np.ndarray,
+    rigs: Sequence[Rig],
+    size: int,
+    *,
+    samples: int = 2,
+    lamps: bool = False,
 ) -> MultiViewVideo:
-    """Render a sequence of poses `[T, N, 3]`, lit at rest, from the cameras of several rigs."""
+    """Render a sequence of poses `[T, N, 3]` from the cameras of several rigs.
+
+    Lit at rest; with `lamps`, which stand still, every pose is lit anew, so that surfaces change colour as they turn.
+    """
     places = np.concatenate([rig.camera_to_world() for rig in rigs])
     lenses = np.concatenate([rig.intrinsics(size) for rig in rigs])
     cameras = Cameras.of(places, lenses, size)
     renderer = Renderer(mesh, cameras, samples=samples, shading=bake_shading(mesh, mesh.vertices))
-    frames = [renderer.render(pose, renderer.caster(pose)).rgba for pose in vertices]
+    frames = []
+    for pose in vertices:
+        if lamps:
+            renderer = Renderer(mesh, cameras, samples=samples, shading=bake_shading(mesh, pose))
+        frames.append(renderer.render(pose, renderer.caster(pose)).rgba)
     return to_video(np.stack(frames, axis=1), cameras, times)
 
 

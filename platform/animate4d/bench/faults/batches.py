@@ -150,7 +150,7 @@ def d39(bench: Workbench) -> Account:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     environment = dict(os.environ) | {"RAY_ADDRESS": session_address()}
-    driver: Any = context.Process(target=drive, args=(config, environment), daemon=True)
+    driver: Any = context.Process(target=drive_elsewhere, args=(config, environment), daemon=True)
     driver.start()
     give_up = time.monotonic() + PATIENCE_S
     while len(events(config.out, "row_started")) < 2:
@@ -162,7 +162,7 @@ def d39(bench: Workbench) -> Account:
     watch = Watch()
     done = {event["id"] for event in events(config.out, "row_done")}
     started = {event["id"] for event in events(config.out, "row_started")}
-    drive(config, environment)
+    drive(config)
     watch.recovered()
     rows = [json.loads(line) for line in (config.out / "results.jsonl").read_text().splitlines()]
     again = [event["id"] for event in events(config.out, "row_done")]
@@ -170,9 +170,14 @@ def d39(bench: Workbench) -> Account:
     return watch.account(lost=len(started - done), silent=silent)
 
 
-def drive(config: AnimateBatchConfig, environment: dict[str, str]) -> None:
-    """Be the driver of a batch."""
+def drive_elsewhere(config: AnimateBatchConfig, environment: dict[str, str]) -> None:
+    """Be the driver of a batch in a process of its own, which takes on an environment."""
     os.environ |= environment
+    drive(config)
+
+
+def drive(config: AnimateBatchConfig) -> None:
+    """Be the driver of a batch."""
     with open(config.out.parent / "driver.log", "a") as log, redirect_stdout(log):
         animate_batch(config)
 
