@@ -3,12 +3,14 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 
 import httpx
@@ -29,6 +31,19 @@ def test_serve_config_is_valid_and_names_a_real_builder():
     application = ServeDeploySchema.model_validate(document).applications[0]
     assert callable(load(application.import_path))
     ServeConfig(**application.args)
+
+
+def test_every_package_of_a_node_is_pinned_by_hash_and_as_here():
+    text = (ROOT / "cluster" / "requirements.lock").read_text().replace("\\\n", " ")
+    locked = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+    assert all(sum(word.startswith("--hash=sha256:") for word in words) >= 1 for words in locked)
+    assert not any("://" in word for words in locked for word in words)
+    locked = dict(words[0].lower().replace("_", "-").split("==") for words in locked)
+    pinned = (ROOT / "constraints.txt").read_text().lower().replace("_", "-").split()
+    pinned = dict(line.split("==") for line in pinned)
+    assert {name: version for name, version in locked.items() if pinned.get(name, version) != version} == {}
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert {re.match(r"[\w-]+", line)[0].lower() for line in asked} <= set(locked)
 
 
 def test_start_script_is_a_shell_script():
