@@ -68,7 +68,7 @@ def train(config: TrainConfig, *, make_parts: Callable[..., Any] | None = None) 
 
 def animate_one(config: AnimateConfig) -> int:
     """Animate one object into a folder; returns the exit code."""
-    from animate4d.core.errors import AssetError
+    from animate4d.core.errors import AssetError, ConfigError
 
     if not config.asset.is_file():  # before seconds of imports, and before a model is loaded and a folder made
         raise AssetError(f"{config.asset}: there is no such file")
@@ -83,13 +83,16 @@ def animate_one(config: AnimateConfig) -> int:
     from animate4d.videos.generate import LocalModel
 
     request, out = config.request(), durable_path(config.out)
+    if config.fit_device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("fit-device is cuda, but torch sees no GPU here: leave it out")
     model = None
     if config.video == "generated":
         folder = resolve_model(config.model, uri=config.tracking_uri)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = LocalModel(MVVDM.from_pretrained(folder).to(device).eval(), model_version(folder))
     bar, begun = Progress(100, "animate"), time.monotonic()
-    animate(request, model, out, progress=lambda stage, share: bar.update(int(100 * share), stage))
+    place = torch.device(config.fit_device)
+    animate(request, model, out, progress=lambda stage, share: bar.update(int(100 * share), stage), device=place)
     result = next(path for name in ("animated.glb", "motion.npz", "views.mp4") if (path := out / name).exists())
     look = next(path for name in ("viewer.html", "views.mp4") if (path := out / name).exists())
     print(f"\n{result} ({time.monotonic() - begun:.0f} s); look at {look}")

@@ -77,7 +77,7 @@ def test_a_base_carries_what_the_field_adds_to(tube, surface):
     )
     _, welded = weld(tube.vertices)
     first = np.unique(welded, return_index=True)[1]
-    base = Base.of(motion, surface, tube.vertices, first)
+    base = Base.of(motion, surface, tube.vertices, first, torch.device("cpu"))
     placed = mover_of(body_of(tube, surface))(
         FRAMES, torch.arange(120, 120 + len(first)), base, sizes=False, colors=False
     )

@@ -199,7 +199,7 @@ def test_a_residual_of_nothing_costs_no_rigidity(scene):
     _, welded = weld(mesh.vertices)
     first = np.unique(welded, return_index=True)[1]
     motion = VertexMotion(offsets=vertices - mesh.vertices, times=np.arange(5.0))
-    base = Base.of(motion, surface, mesh.vertices, first)
+    base = Base.of(motion, surface, mesh.vertices, first, torch.device("cpu"))
     frames, config = torch.tensor([2, 4]), replace(QUICK, reconstruction=0.0)
     values = []
     for given in (base, None):

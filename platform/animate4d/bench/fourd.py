@@ -65,7 +65,7 @@ def bench_fourd(config: BenchFourDConfig) -> int:
                 if wanted not in targets:
                     poses = clip.mesh, clip.vertices, clip.times
                     targets[wanted] = true_target(*poses, Rig(), *wanted[:2], lamps=variant.lamps)
-                row, picture = measure(clip, variant, targets[wanted], floor)
+                row, picture = measure(clip, variant, targets[wanted], floor, torch.device(config.device))
                 if picture is not None:
                     save_png(path.with_suffix(".png"), picture)
                 write_json(path, row)
@@ -92,18 +92,21 @@ def fit_key(clip: MotionClip, variant: Variant, config: BenchFourDConfig) -> str
         "weights": "" if variant.checkpoint is None else hash_file(variant.checkpoint),
         "around": variant.around,
         "threads": config.threads,
+        "device": config.device,
         "variant": variant.name,
     }
     return hash_json(facts)[:12]
 
 
-def measure(clip: MotionClip, variant: Variant, target: Target, floor: int) -> tuple[dict[str, Any], np.ndarray | None]:
+def measure(
+    clip: MotionClip, variant: Variant, target: Target, floor: int, device: torch.device
+) -> tuple[dict[str, Any], np.ndarray | None]:
     """Fit one clip in one way; returns its row and, of the preset as it is, a picture."""
     reset_peak()
     wall = time.perf_counter()
     features = score = None
     if variant.features or variant.distilled:
-        model, caption = MVVDM.from_pretrained(resolve_model("shipped")).eval(), clip.name.replace("-", " ")
+        model, caption = MVVDM.from_pretrained(resolve_model("shipped")).to(device).eval(), clip.name.replace("-", " ")
         features = PointFeatures(model, target.video, clip.mesh, caption) if variant.features else None
         score = ClipScore(model, caption) if variant.distilled else None
     fit = fit_motion(
@@ -116,6 +119,7 @@ def measure(clip: MotionClip, variant: Variant, target: Target, floor: int) -> t
         around=target.around if variant.around else None,
         features=features,
         score=score,
+        device=device,
     )
     wall, peak = time.perf_counter() - wall, resident_peak() - floor
     unseen = {"psnr_unseen": UNSEEN, "psnr_evaluation": EVALUATION}

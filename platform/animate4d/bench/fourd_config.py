@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -53,6 +53,8 @@ class BenchFourDConfig:
     """Clips on the contact sheet, the worst."""
     threads: int = 1
     """CPU threads of a fit; more shorten the time a little and cost more CPU time."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where fields are trained; graphs are fitted on the CPU."""
     seed: int = 0
     """Seed of the choice of clips."""
 

@@ -61,8 +61,8 @@ class FitConfig:
     fine_steps: int = 12
     """Steps of the last refinement; 0 leaves it out, as does a video that is no larger than `size`."""
     bias_steps: int = 0
-    """Steps of the fit to frame 0 itself, whose result is taken off every frame; 0 takes nothing off, at any level. Splats
-    sink by their own radius, which leaves little to take off: 60 steps changed no median over 12 clips."""
+    """Steps of the fit to frame 0 itself, whose result is taken off every frame; 0 takes nothing off, at any level.
+    Splats sink by their own radius, which leaves little to take off: 60 steps gained nothing over 12 clips."""
     body: Body = "graph"
     """What moves: a deformation graph, the papers' motion field, or both: a field on top of the graph."""
     field: FieldFitConfig = dataclasses.field(default_factory=FieldFitConfig)
@@ -114,9 +114,7 @@ class FitConfig:
 
 def draft() -> FitConfig:
     """Return settings for a quick look (about 20 CPU seconds for 16 frames): fewer nodes and steps."""
-    return FitConfig(
-        nodes=100, polish_steps=50, levels=2, backward_steps=12, joint_steps=12, fine_steps=0
-    )
+    return FitConfig(nodes=100, polish_steps=50, levels=2, backward_steps=12, joint_steps=12, fine_steps=0)
 
 
 def standard() -> FitConfig:

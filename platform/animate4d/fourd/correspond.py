@@ -46,6 +46,10 @@ class Correspondences:
     xy: Tensor
     weight: Tensor
 
+    def to(self, device: torch.device) -> Correspondences:
+        """Return them on a device."""
+        return Correspondences(xy=self.xy.to(device), weight=self.weight.to(device))
+
     def pull(self, xy: Tensor, frames: Tensor, width: int) -> Tensor:
         """Return `[B]`: weighted mean robust squared distance, in image widths, of projections `[B, V, N, 2]`."""
         weight = self.weight[frames]

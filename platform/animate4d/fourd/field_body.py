@@ -38,11 +38,14 @@ class Base:
     points: Tensor
 
     @classmethod
-    def of(cls, motion: Motion, surface: SurfaceSplats, vertices: np.ndarray, first: np.ndarray) -> Base:
+    def of(
+        cls, motion: Motion, surface: SurfaceSplats, vertices: np.ndarray, first: np.ndarray, device: torch.device
+    ) -> Base:
         """Carry the splats and the vertices `first` along with a motion."""
         means, quats = move_splats(surface, motion, vertices)
         points = motion.apply(vertices)[:, first]
-        return cls(means=torch.from_numpy(means), quats=torch.from_numpy(quats), points=torch.from_numpy(points))
+        found = [torch.from_numpy(array).to(device) for array in (means, quats, points)]
+        return cls(means=found[0], quats=found[1], points=found[2])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

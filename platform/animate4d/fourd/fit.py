@@ -91,10 +91,11 @@ def fit_motion(
     score: ScoreFunction | None = None,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
+    device: torch.device | None = None,
 ) -> FitResult:
     """Fit the motion that makes a mesh or a captured cloud look like its video.
 
-    Runs on `torch.get_num_threads()` threads; one is best for a single object, as the work is many small steps.
+    Runs on `torch.get_num_threads()` CPU threads; one is best for a single object, as the work is many small steps.
 
     Args:
         body: in the canonical frame, in the pose that frame 0 of the video shows (of the first video, with `after`).
@@ -109,6 +110,7 @@ def fit_motion(
         score: video model that a field's refinement distils from.
         checkpoint: file from which a field's training goes on, and to which it writes now and then.
         progress: called with the share done and a word about it.
+        device: to train a field on, None is the CPU; a graph is fitted on the CPU.
 
     Raises:
         AssetError: the mesh has no surface, or it has vertices that are no numbers.
@@ -152,6 +154,7 @@ def fit_motion(
             score=score,
             checkpoint=checkpoint,
             progress=part(report, share, 1.0),
+            device=device,
         )
         trajectories, losses, overlap = trained.splats, trained.frame_losses, trained.mask_iou
     if not np.isfinite(motion.apply(body.vertices if isinstance(body, Mesh) else body.means)).all():

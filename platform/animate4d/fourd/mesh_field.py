@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from animate4d.core.errors import AssetError
 from animate4d.core.mesh import Mesh
@@ -33,6 +34,7 @@ def fit_mesh_field(
     score: ScoreFunction | None = None,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
+    device: torch.device | None = None,
 ) -> tuple[VertexMotion, FieldFit]:
     """Train a field on the splats of a mesh and read off where its vertices go.
 
@@ -51,6 +53,7 @@ def fit_mesh_field(
         score: video model for distillation.
         checkpoint: see `fit_field`.
         progress: see `fit_field`.
+        device: to train on; None is the CPU.
 
     Raises:
         AssetError: the field diverged.
@@ -58,9 +61,10 @@ def fit_mesh_field(
     """
     _, welded = weld(mesh.vertices)
     first = np.unique(welded, return_index=True)[1]
-    body = Body.of_surface(surface, mesh.vertices[first], mesh.faces, welded, len(times), features)
+    device = device or torch.device("cpu")
+    body = Body.of_surface(surface, mesh.vertices[first], mesh.faces, welded, len(times), features, device)
     base, drawn = (
-        None if motion is None else Base.of(motion, surface, mesh.vertices, first) for motion in (graph, shown)
+        None if motion is None else Base.of(motion, surface, mesh.vertices, first, device) for motion in (graph, shown)
     )
     fit = fit_field(
         body,
@@ -68,7 +72,7 @@ def fit_mesh_field(
         config,
         base=base,
         shown=drawn,
-        targets=targets,
+        targets=None if targets is None else targets.to(device),
         score=score,
         checkpoint=checkpoint,
         progress=progress,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from animate4d.core.errors import ConfigError
 from animate4d.io.atomic import atomic_folder
@@ -39,6 +40,7 @@ def animate(
     progress: Callable[[str, float], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     show: Callable[[np.ndarray], None] | None = None,
+    device: torch.device | None = None,
 ) -> Result:
     """Animate one object into a folder, which appears whole or not at all; an older folder there is replaced.
 
@@ -52,6 +54,7 @@ def animate(
         cancelled: asked now and then whether to stop.
         show: given `[V, T, S, S, 3]` uint8 pictures on grey while a generated video is made: the input views, then
             each clip.
+        device: to train a motion field on (fit=paper); None is the CPU.
 
     Raises:
         AssetError: the file cannot be read, or holds nothing that can be animated.
@@ -67,7 +70,7 @@ def animate(
             if request.video == "generated":
                 assert model is not None
                 work = imagine(request, work, model, report, show=show)
-            work = fit(request, work, report, kept=kept_beside(out))
+            work = fit(request, work, report, kept=kept_beside(out), device=device)
         receipt = finish(request, work, folder, report)
     shutil.rmtree(kept_beside(out), ignore_errors=True)
     return Result(folder=out, receipt=receipt)

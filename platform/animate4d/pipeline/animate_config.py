@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from animate4d.core.errors import ConfigError
 from animate4d.pipeline.config import AnimateOptions, Request
 
 
@@ -39,8 +40,17 @@ class AnimateConfig:
     tracking_uri: str | None = None
     """MLflow store to look `models:/` names up in."""
 
+    fit_device: Literal["cpu", "cuda"] = "cpu"
+    """Where --fit paper trains; the other fits always run on the CPU."""
+
     options: Annotated[AnimateOptions, tyro.conf.arg(name="")] = field(default_factory=AnimateOptions)
     """Options of the animation."""
+
+    def __post_init__(self) -> None:
+        if self.fit_device != "cpu" and self.options.fit != "paper":
+            raise ConfigError(
+                f"fit-device is {self.fit_device}, but fit {self.options.fit} runs on the CPU: leave it out"
+            )
 
     def request(self) -> Request:
         """Return what is asked of the pipeline."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from animate4d.assets.asset import Asset
 from animate4d.assets.load import load_asset
@@ -120,7 +121,14 @@ def imagine(request: Request, work: Work, model: VideoModel, report: StageReport
     return replace(work, targets=(*work.targets, target))
 
 
-def fit(request: Request, work: Work, report: StageReport, *, kept: Path | None = None) -> Work:
+def fit(
+    request: Request,
+    work: Work,
+    report: StageReport,
+    *,
+    kept: Path | None = None,
+    device: torch.device | None = None,
+) -> Work:
     """Fit the motion to the newest video, which starts where the motion so far ends; the asset's own clip is drawn now.
 
     Args:
@@ -129,6 +137,7 @@ def fit(request: Request, work: Work, report: StageReport, *, kept: Path | None 
         report: told how far it is.
         kept: folder in which a killed fit leaves its checkpoint for the next try; fits of a graph take less than a
             minute or two and leave none.
+        device: to train a field on, None is the CPU; a graph is fitted on the CPU.
 
     Raises:
         AssetError: the fit came to nothing.
@@ -140,7 +149,7 @@ def fit(request: Request, work: Work, report: StageReport, *, kept: Path | None 
             work = replace(work, targets=(*work.targets, _true_part(request, work)))
     report.clip = len(work.targets) - 1
     with report.stage("fit"):
-        found = _fitted(request, work, report.ticks("fit"), kept)
+        found = _fitted(request, work, report.ticks("fit"), kept, device)
     first = None
     if work.clip is None and len(work.targets) < request.options.clips:
         with report.stage("views"):
@@ -231,7 +240,9 @@ def _true_part(request: Request, work: Work) -> Target:
     return true_target(asset.mesh, vertices, times, Rig(), request.tracker, options.tracker_checkpoint)
 
 
-def _fitted(request: Request, work: Work, tick: Callable[[float], None], kept: Path | None) -> FitResult:
+def _fitted(
+    request: Request, work: Work, tick: Callable[[float], None], kept: Path | None, device: torch.device | None
+) -> FitResult:
     target = work.targets[-1]
     checkpoint = None if kept is None else kept / f"fit-{len(work.targets)}.safetensors"
     config = replace(PRESETS[request.options.fit](), seed=request.seed % 2**32)
@@ -248,6 +259,7 @@ def _fitted(request: Request, work: Work, tick: Callable[[float], None], kept: P
         around=target.around,
         after=work.fit,
         checkpoint=checkpoint,
+        device=device,
         progress=lambda share, _text: tick(share),
     )
     try:
