@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from animate4d.cli import COMMANDS, load, main, run_job
 
@@ -96,6 +97,8 @@ def test_unknown_command_is_told_on_stderr():
         (["build-shards", "nowhere", "--out", "s"], "nowhere"),
         (["animate-batch", "nowhere.csv"], "nowhere.csv"),
         (["animate", "nowhere.glb", "a box bouncing"], "nowhere.glb"),
+        (["animate", "box.glb", "a box bouncing", "--fit-device", "cuda"], "fit standard runs on the CPU"),
+        (["animate", str(ROOT / "README.md"), "a", "--fit", "paper", "--fit-device", "cuda"], "torch sees no GPU"),
         (["evaluate", "--data", "nowhere"], "nowhere"),
         (["probe-features", "--data", "nowhere"], "nowhere"),
         (["serve", "--host", "0.0.0.0"], "token-file"),
@@ -107,6 +110,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(words, expected, tmp_path, monkey
     # In this process: a process of its own per mistake would import torch each time.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["animate4d", *words])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit) as stop:
         main()
     said = capsys.readouterr().err
