@@ -30,6 +30,7 @@ WITHOUT: Mapping[str, dict[str, Any]] = {
     "no image levels": {"levels": 1},
     "no joint steps": {"joint_steps": 0},
     "no fine level": {"fine_steps": 0},
+    "no extra rigidity at the fine level": {"fine_rigidity": 1.0},
     "bias removal": {"bias_steps": 60},
 }
 """Changes of `FitConfig`, by the name of the row; the last of them adds what earned nothing and is off."""

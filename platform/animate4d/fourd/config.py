@@ -52,7 +52,7 @@ class FitConfig:
     """Steps for each start of a frame in the forward pass."""
     backward_steps: int = 16
     """Steps for the start from the following frame in the backward pass; 0 leaves the pass out."""
-    joint_steps: int = 17
+    joint_steps: int = 26
     """Steps of the refinement of all frames together."""
     fine_size: int = 256
     """Pixels on a side of the images of the last refinement, with splats of its own (32 to 1024)."""
@@ -60,6 +60,8 @@ class FitConfig:
     """Gaussians of the last refinement and of the result (100 to 200000)."""
     fine_steps: int = 12
     """Steps of the last refinement; 0 leaves it out, as does a video that is no larger than `size`."""
+    fine_rigidity: float = 2.0
+    """Factor on rigidity in the last refinement: larger pictures say more, also what is only right in their views."""
     bias_steps: int = 0
     """Steps of the fit to frame 0 itself, whose result is taken off every frame; 0 takes nothing off, at any level.
     Splats sink by their own radius, which leaves little to take off: 60 steps gained nothing over 12 clips."""
@@ -98,6 +100,7 @@ class FitConfig:
             "coverage",
             "rigidity",
             "silhouette",
+            "fine_rigidity",
             "tracks",
             "translation_rate",
             "rotation_rate",
@@ -142,4 +145,4 @@ def led_by_flow(base: FitConfig) -> FitConfig:
     swaying bamboo lost a third of its height under the weights of `base`, nothing under these. Its flow wobbles,
     hence more rigidity.
     """
-    return replace(base, photometric=5.0, silhouette=0.0, rigidity=4.0)
+    return replace(base, photometric=5.0, silhouette=0.0, rigidity=4.0, fine_rigidity=1.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -88,7 +88,8 @@ def fit_levels(
         pictures = shrink(video, size, config)
         surface = known[number].surface if known else place_splats(body, pictures, around, splats, config)
         rig = SplatRig(body if isinstance(body, Mesh) else bare_points(body), graph, surface)
-        fit = GraphFit(rig, pictures, find_correspondences(rig, poses[:1], pictures, evidence), config)
+        weights = replace(config, rigidity=config.rigidity * (config.fine_rigidity if number else 1.0))
+        fit = GraphFit(rig, pictures, find_correspondences(rig, poses[:1], pictures, evidence), weights)
         if known:
             bias = known[number].bias
         elif number == 0:
