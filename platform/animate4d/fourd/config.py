@@ -131,8 +131,8 @@ def standard() -> FitConfig:
 def paper() -> FitConfig:
     """Return the papers' field with their schedule, at the sizes of `standard`: for comparison.
 
-    Over three clips it took four times the CPU time of `standard`. Its vertex error was 0.73 of not moving (median), that
-    of `standard` 0.15: colours alone let points slide along the surface.
+    Over three clips it took four times the CPU time of `standard`. Its vertex error was 0.73 of not moving (median),
+    that of `standard` 0.15: colours alone let points slide along the surface.
     """
     return FitConfig(body="field")
 
