@@ -24,7 +24,7 @@ from animate4d.bench.fourd_variants import AS_IS, Variant, choose_variants
 from animate4d.bench.machine import machine_facts
 from animate4d.bench.resident import reset_peak, resident_bytes, resident_peak
 from animate4d.core.cameras import Rig
-from animate4d.core.errors import AssetError
+from animate4d.core.errors import AssetError, ConfigError
 from animate4d.core.hashing import hash_file, hash_json
 from animate4d.fourd.fit import fit_motion
 from animate4d.io.atomic import write_json, write_text
@@ -45,10 +45,12 @@ def bench_fourd(config: BenchFourDConfig) -> int:
 
     Raises:
         AssetError: no animation of the assets can be fitted.
-        ConfigError: a variant or tracker is unknown.
+        ConfigError: a variant or tracker is unknown, or there is no such device.
         ModelError: a tracker's checkpoint is missing or does not fit.
     """
     variants = choose_variants(config)
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device is cuda, but torch sees no GPU here: leave it out")
     torch.set_num_threads(config.threads)
     kept = config.out / "fits"
     kept.mkdir(parents=True, exist_ok=True)
