@@ -98,7 +98,7 @@ def test_unknown_command_is_told_on_stderr():
         (["animate-batch", "nowhere.csv"], "nowhere.csv"),
         (["animate", "nowhere.glb", "a box bouncing"], "nowhere.glb"),
         (["animate", "box.glb", "a box bouncing", "--fit-device", "cuda"], "fit standard runs on the CPU"),
-        (["animate", str(ROOT / "README.md"), "a", "--fit", "paper", "--fit-device", "cuda"], "torch sees no GPU"),
+        (["animate", str(ROOT / "README.md"), "a", "--fit", "paper", "--fit-device", "cuda"], "torch sees no CUDA GPU"),
         (["evaluate", "--data", "nowhere"], "nowhere"),
         (["probe-features", "--data", "nowhere"], "nowhere"),
         (["serve", "--host", "0.0.0.0"], "token-file"),

@@ -68,12 +68,11 @@ def train(config: TrainConfig, *, make_parts: Callable[..., Any] | None = None) 
 
 def animate_one(config: AnimateConfig) -> int:
     """Animate one object into a folder; returns the exit code."""
-    from animate4d.core.errors import AssetError, ConfigError
+    from animate4d.core.errors import AssetError
 
     if not config.asset.is_file():  # before seconds of imports, and before a model is loaded and a folder made
         raise AssetError(f"{config.asset}: there is no such file")
-    import torch
-
+    from animate4d.compute.device import pick_device
     from animate4d.compute.paths import durable_path
     from animate4d.io.progress import Progress
     from animate4d.models.mv_vdm import MVVDM
@@ -83,15 +82,11 @@ def animate_one(config: AnimateConfig) -> int:
     from animate4d.videos.generate import LocalModel
 
     request, out = config.request(), durable_path(config.out)
-    if config.fit_device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("fit-device is cuda, but torch sees no GPU here: leave it out")
-    model = None
+    place, model = pick_device(config.fit_device, "fit-device"), None
     if config.video == "generated":
         folder = resolve_model(config.model, uri=config.tracking_uri)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = LocalModel(MVVDM.from_pretrained(folder).to(device).eval(), model_version(folder))
+        model = LocalModel(MVVDM.from_pretrained(folder).to(pick_device("auto")).eval(), model_version(folder))
     bar, begun = Progress(100, "animate"), time.monotonic()
-    place = torch.device(config.fit_device)
     animate(request, model, out, progress=lambda stage, share: bar.update(int(100 * share), stage), device=place)
     result = next(path for name in ("animated.glb", "motion.npz", "views.mp4") if (path := out / name).exists())
     look = next(path for name in ("viewer.html", "views.mp4") if (path := out / name).exists())

@@ -140,7 +140,7 @@ def test_every_ablation_changes_the_fit_and_no_two_are_the_same(config):
 
 def test_what_cannot_be_measured_is_one_line(config, tmp_path, monkeypatch):
     monkeypatch.setattr(bench.torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="torch sees no GPU"):
+    with pytest.raises(ConfigError, match="torch sees no CUDA GPU"):
         bench_fourd(replace(config, device="cuda"))
     with pytest.raises(ConfigError, match="no variant"):
         choose_variants(replace(config, ablate=True, only=("no luck",)))

@@ -61,6 +61,13 @@ def test_a_following_clip_starts_where_the_motion_is(bending_tube):
     assert whole.seconds > begun.seconds
 
 
+def stretch(mesh, fit):
+    """Mean relative change of the length of edges."""
+    ends = np.concatenate([mesh.faces[:, :2], mesh.faces[:, 1:]])
+    lengths = np.linalg.norm(np.diff(fit.motion.apply(mesh.vertices)[:, ends], axis=2)[:, :, 0], axis=-1)
+    return float(np.abs(lengths / lengths[0] - 1).mean())
+
+
 def test_a_second_level_sees_what_the_first_cannot(bending_tube):
     mesh, vertices, video = bending_tube
     config = replace(QUICK, size=32, forward_steps=8, backward_steps=0)
@@ -73,6 +80,9 @@ def test_a_second_level_sees_what_the_first_cannot(bending_tube):
     errors = [vertex_error(found.motion.apply(mesh.vertices), vertices).ratio for found in (coarse, fine)]
     assert errors[1] < 0.8 * errors[0]
     assert len(fine.splats.means) == 700
+    # the last level is the more rigid one
+    loose = fit_motion(mesh, video, replace(config, fine_size=64, fine_splats=700, fine_steps=10, fine_rigidity=0.0))
+    assert stretch(mesh, loose) > 1.1 * stretch(mesh, fine)
     assert heard == sorted(heard)
     # a video that is no larger has nothing to show to a second level
     assert len(fit_motion(mesh, video, replace(config, size=64, forward_steps=1, polish_steps=1)).levels) == 1

@@ -23,8 +23,9 @@ from animate4d.bench.fourd_table import summaries, text_table
 from animate4d.bench.fourd_variants import AS_IS, Variant, choose_variants
 from animate4d.bench.machine import machine_facts
 from animate4d.bench.resident import reset_peak, resident_bytes, resident_peak
+from animate4d.compute.device import pick_device
 from animate4d.core.cameras import Rig
-from animate4d.core.errors import AssetError, ConfigError
+from animate4d.core.errors import AssetError
 from animate4d.core.hashing import hash_file, hash_json
 from animate4d.fourd.fit import fit_motion
 from animate4d.io.atomic import write_json, write_text
@@ -49,8 +50,7 @@ def bench_fourd(config: BenchFourDConfig) -> int:
         ModelError: a tracker's checkpoint is missing or does not fit.
     """
     variants = choose_variants(config)
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device is cuda, but torch sees no GPU here: leave it out")
+    device = pick_device(config.device)
     torch.set_num_threads(config.threads)
     kept = config.out / "fits"
     kept.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def bench_fourd(config: BenchFourDConfig) -> int:
                 if wanted not in targets:
                     poses = clip.mesh, clip.vertices, clip.times
                     targets[wanted] = true_target(*poses, Rig(), *wanted[:2], lamps=variant.lamps)
-                row, picture = measure(clip, variant, targets[wanted], floor, torch.device(config.device))
+                row, picture = measure(clip, variant, targets[wanted], floor, device)
                 if picture is not None:
                     save_png(path.with_suffix(".png"), picture)
                 write_json(path, row)

@@ -26,8 +26,8 @@ from animate4d.bench.peak import matmul_peak
 from animate4d.bench.report import show
 from animate4d.bench.subject import resized
 from animate4d.bench.works import CACHE_INTERVAL, DTYPES, FREE_INIT_ROUNDS, WORKS, Plan, training_plan
+from animate4d.compute.device import pick_device
 from animate4d.compute.paths import durable_path
-from animate4d.core.errors import ConfigError
 from animate4d.io.atomic import write_json
 from animate4d.models.config import model_preset
 
@@ -177,17 +177,6 @@ def bench_model(config: BenchModelConfig) -> int:
     write_json(out, to_json(report))
     print(f"\n{out}")
     return 1 if any(row.note.startswith("NOT") for row in report.rows) else 0
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device asked for.
-
-    Raises:
-        ConfigError: it is not there.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device is cuda: torch sees no CUDA GPU here; leave --device out to measure the CPU")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
 
 
 def make_plan(config: BenchModelConfig, device: torch.device) -> Plan:
