@@ -59,7 +59,7 @@ def batch(tmp_path, monkeypatch):
     """A manifest of a few rows and one wrong one, and its configuration."""
     monkeypatch.setattr(run_module, "Pool", Inline)
     monkeypatch.setattr(run_module, "ray_session", contextlib.nullcontext)
-    monkeypatch.setattr(run_module, "cluster_places", lambda rows, **wanted: Places(workers=1, cpus=1.0, gpus=0.0))
+    monkeypatch.setattr(run_module, "cluster_places", lambda wanted: Places(workers=1, cpus=1.0, gpus=0.0))
     monkeypatch.setattr(run_module, "REPORT_SECONDS", -1.0)
     asset = tmp_path / "fox.obj"
     asset.write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")

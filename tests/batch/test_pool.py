@@ -21,7 +21,7 @@ pytestmark = pytest.mark.ray
 def make_actor():
     # Defined inside a function so that Ray sends it by value: workers cannot import test modules.
     class Actor:
-        def prepare(self, model, version, threads):
+        def prepare(self, model, version, threads, on_gpu):
             if version == "die":
                 os._exit(1)
             if version == "no-model":

@@ -2,13 +2,18 @@
 
 import pickle
 from dataclasses import replace
+from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 
 from animate4d.assets.procedural import generate_objects
 from animate4d.batch.worker import FIT, IMAGINE, RowWorker
+from animate4d.core.errors import AssetError
 from animate4d.fourd.config import PRESETS
+from animate4d.pipeline import steps
 from animate4d.pipeline.config import AnimateOptions, Request
 from animate4d.pipeline.stage_report import StageReport
 from animate4d.pipeline.steps import begin, fit, imagine
@@ -29,7 +34,7 @@ def barrel(tmp_path_factory):
 @pytest.fixture(scope="module")
 def worker():
     worker = RowWorker()
-    assert worker.prepare(str(resolve_model("shipped")), "v1", 1) == {"state": "done"}
+    assert worker.prepare(str(resolve_model("shipped")), "v1", 1, on_gpu=False) == {"state": "done"}
     return worker
 
 
@@ -82,3 +87,20 @@ def test_a_step_says_whose_fault_it_was(worker, tmp_path):
     outcome, work = worker.begin(Request(asset=broken, prompt="x"), str(tmp_path / "out"))
     assert (outcome["state"], outcome["kind"], work) == ("failed", "bad input", None)
     assert "broken.glb" in outcome["message"]
+
+
+@pytest.mark.parametrize(("on_gpu", "device"), [(True, "cuda"), (False, "cpu")])
+def test_a_worker_fits_on_the_gpu_that_it_holds_a_share_of(monkeypatch, tmp_path, on_gpu, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    used = []
+
+    def fit_nothing(request, work, report, *, kept, device):
+        used.append(device)
+        raise AssetError("seen enough")
+
+    monkeypatch.setattr(steps, "fit", fit_nothing)
+    worker = RowWorker()
+    worker.prepare(None, "v1", torch.get_num_threads(), on_gpu)
+    outcome, _ = worker.fit(Request(asset=Path("none.glb"), prompt="x"), str(tmp_path / "row"), Mock(clock=None))
+    assert (outcome["message"], used) == ("seen enough", [torch.device(device)])

@@ -37,6 +37,10 @@ class AnimateBatchConfig:
     """Share of a GPU that the making of one video holds: 0.5 puts two on each (memory is not divided by force). The
     rest of the work, the fit above all, is done by the CPUs of the cluster."""
 
+    fit_share: float = 0.0
+    """Share of a GPU that one fit holds, for rows with fit=paper, whose field trains on it: with --gpu-share 0.5
+    --fit-share 0.1, a GPU makes one video at a time and trains five fields beside. 0: fits run on CPUs."""
+
     retries: int = 2
     """How often a row is tried again after its worker died; wrong input is never retried."""
 
@@ -57,6 +61,8 @@ class AnimateBatchConfig:
             raise ConfigError(f"workers is {self.workers}: give at least 1")
         if not 0.05 <= self.gpu_share <= 1.0:
             raise ConfigError(f"gpu_share is {self.gpu_share}: give a number from 0.05 to 1")
+        if self.fit_share and not 0.02 <= self.fit_share <= 1.0:
+            raise ConfigError(f"fit_share is {self.fit_share}: give 0, or a number from 0.02 to 1")
         if not 0 <= self.retries <= 10:
             raise ConfigError(f"retries is {self.retries}: give a whole number from 0 to 10")
         if not self.row_minutes > 0:

@@ -2,7 +2,7 @@
 
 Without GPUs, a worker per CPU does a whole row at a time. With GPUs, a worker on each keeps the model warm and only
 imagines videos, while workers on the CPUs read objects, fit motions and write results, so that a GPU serves as many
-fits as there are cores. Rows start in the order given, so many at once.
+fits as there are cores; they may hold a share of a GPU each, to fit on. Rows start in the order given, so many at once.
 
 What is tried again depends on whose fault it was. Bad input: never. A worker that died is replaced on whatever node has
 room, and its row does the same step again, a few times; it starts over where its work went down with a node, and one
@@ -262,12 +262,12 @@ class Pool:
         if slot.actor is not None:
             ray.kill(slot.actor)
         helper = slot.steps == (BEGIN, FIT)
-        cpus, gpus = (1.0, 0.0) if helper else (places.cpus, places.gpus)
+        cpus, gpus = (1.0, places.helper_gpus) if helper else (places.cpus, places.gpus)
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_concurrency": CONCURRENT_CALLS}
         actor_class: Any = ray.remote(self._worker)
         slot.actor, slot.job, slot.lost = actor_class.options(**options).remote(), None, False
         model = None if plan.model is None or helper else str(plan.model)
-        slot.call = slot.actor.prepare.remote(model, plan.version, max(1, int(cpus)))
+        slot.call = slot.actor.prepare.remote(model, plan.version, max(1, int(cpus)), gpus > 0)
 
     def _outcome(self, slot: _Slot) -> dict[str, Any]:
         """Return what a finished call says, or that its worker is dead, or its answer lost."""

@@ -13,7 +13,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from animate4d.batch.config import AnimateBatchConfig
 from animate4d.batch.forecast import longest_first
 from animate4d.batch.gallery import write_gallery
 from animate4d.batch.ledger import Ledger, folder_lock, read_ledger
-from animate4d.batch.manifest import Manifest, read_manifest
-from animate4d.batch.places import cluster_places, local_places
+from animate4d.batch.manifest import Manifest, ManifestRow, read_manifest
+from animate4d.batch.places import Wanted, cluster_places, local_places
 from animate4d.batch.plan import PlannedRow, plan_rows, plan_text
 from animate4d.batch.pool import Ended, Event, Pool, PoolPlan, Shrunk, Started
 from animate4d.batch.progress import Progress, line_of
@@ -32,6 +32,7 @@ from animate4d.batch.report import RowResult, best_of_seeds, table_row, write_re
 from animate4d.batch.worst import write_worst
 from animate4d.compute.paths import durable_path, input_path
 from animate4d.compute.session import ray_session
+from animate4d.core.errors import ConfigError
 from animate4d.core.hashing import hash_file
 from animate4d.io.atomic import check_writable
 from animate4d.pipeline.animate import kept_beside
@@ -75,12 +76,28 @@ def show_plan(config: AnimateBatchConfig, manifest: Manifest, out: Path) -> int:
     """Print what a batch would do and cost; nothing is written. Returns 1 if a row is wrong, like the batch would."""
     _, version = _model(config, manifest)
     planned = plan_rows(manifest, out, version, _shrunk(out))
-    to_do = [one.row.request for one in planned if one.forecast is not None and one.row.request is not None]
-    needed = any(request.video == "generated" for request in to_do)
-    places = local_places(len(to_do), model=needed, wanted=config.workers, gpu_share=config.gpu_share)
+    places = local_places(_wanted(config, [one.row for one in planned if one.forecast is not None]))
     for line in (*manifest.warnings, *plan_text(planned, places)):
         print(line_of(line))
     return 1 if any(one.need == "wrong" for one in planned) else 0
+
+
+def _wanted(config: AnimateBatchConfig, rows: Sequence[ManifestRow]) -> Wanted:
+    """Return what the work on some rows asks of machines.
+
+    Raises:
+        ConfigError: fits shall share GPUs, but no row has one that can.
+    """
+    requests = [row.request for row in rows if row.request is not None]
+    if config.fit_share and requests and not any(request.options.fit == "paper" for request in requests):
+        raise ConfigError("fit_share is given, but no row to do has fit=paper; other fits run on the CPU: leave it out")
+    return Wanted(
+        rows=len(rows),
+        model=any(request.video == "generated" for request in requests),
+        at_once=config.workers,
+        gpu_share=config.gpu_share,
+        fit_share=config.fit_share,
+    )
 
 
 def _model(config: AnimateBatchConfig, manifest: Manifest) -> tuple[Path | None, str]:
@@ -186,13 +203,11 @@ class _Batch:
         rows = [one.row for one in planned]
         # The signal handler comes second, because Ray puts in its own, which aborts.
         with ray_session(), _sigterm_interrupts():
-            needed = any(row.request and row.request.video == "generated" for row in rows)
-            places = cluster_places(
-                len(rows), model=needed, wanted=self.config.workers, gpu_share=self.config.gpu_share
-            )
+            wanted = _wanted(self.config, rows)
+            places = cluster_places(wanted)
             plan = PoolPlan(
                 places=places,
-                model=self.model if needed else None,
+                model=self.model if wanted.model else None,
                 version=self.version,
                 retries=self.config.retries,
                 row_seconds=self.config.row_minutes * 60,

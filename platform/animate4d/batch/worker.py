@@ -40,15 +40,25 @@ class RowWorker:
     def __init__(self) -> None:
         self._model: Any = None
         self._version = ""
+        self._device: Any = None
         self._stage = "starting"
         self._alone = threading.Lock()
 
-    def prepare(self, model: str | None, version: str, threads: int) -> dict[str, Any]:
-        """Load the model, if one is needed; must be called before any step."""
+    def prepare(self, model: str | None, version: str, threads: int, on_gpu: bool) -> dict[str, Any]:
+        """Load the model, if one is needed; must be called before any step.
+
+        Args:
+            model: its folder.
+            version: of the model, for the receipts.
+            threads: for torch.
+            on_gpu: whether this worker holds a share of a GPU, and so computes on it.
+        """
         import torch
 
+        from animate4d.compute.device import pick_device
+
         torch.set_num_threads(threads)
-        self._version = version
+        self._version, self._device = version, pick_device("auto" if on_gpu else "cpu")
         if model is None:
             return {"state": "done"}
         from animate4d.models.mv_vdm import MVVDM
@@ -58,7 +68,7 @@ class RowWorker:
             loaded = MVVDM.from_pretrained(Path(model))
         except Exception as error:  # noqa: BLE001  # classified and reported by the driver
             return describe_failure(error)
-        self._model = LocalModel(loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval(), version)
+        self._model = LocalModel(loaded.to(self._device).eval(), version)
         return {"state": "done"}
 
     def animate(self, request: Request, folder: str) -> Step:
@@ -95,7 +105,7 @@ class RowWorker:
 
         if receipt := _looked_at(request, folder, self._version):
             return {"state": "done", "receipt": receipt}, None
-        result = animate(request, self._model, folder, progress=self._tell)
+        result = animate(request, self._model, folder, progress=self._tell, device=self._device)
         return {"state": "done", "receipt": result.receipt}, None
 
     def _begin(self, request: Request, folder: Path) -> Step:
@@ -124,9 +134,9 @@ class RowWorker:
         if receipt := matching_receipt(folder, request, self._version):
             return {"state": "done", "receipt": receipt}, None
         report, kept = StageReport(progress=self._tell, clock=work.clock), kept_beside(folder)
-        work = fit(request, work, report, kept=kept)
+        work = fit(request, work, report, kept=kept, device=self._device)
         while work.first is None and len(work.targets) < request.options.clips:
-            work = fit(request, work, report, kept=kept)
+            work = fit(request, work, report, kept=kept, device=self._device)
         if work.first is not None:
             return {"state": IMAGINE}, work
         with atomic_folder(folder) as place:

@@ -25,7 +25,7 @@ class FitConfig:
     """Gaussians on the surface of the mesh (100 to 200000)."""
     nodes: int = 150
     """Nodes of the deformation graph, which become the joints of the exported skin (4 to 1000)."""
-    polish_steps: int = 80
+    polish_steps: int = 120
     """Steps of fitting splat colours, sizes and opacities to the views of frame 0."""
     levels: int = 3
     """Image levels compared: full size, half, quarter and so on (1 to 5)."""

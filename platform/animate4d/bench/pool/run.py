@@ -17,7 +17,7 @@ from typing import Any
 
 from animate4d.batch.forecast import makespan_bound
 from animate4d.batch.manifest import ManifestRow
-from animate4d.batch.places import places_of
+from animate4d.batch.places import Wanted, places_of
 from animate4d.batch.pool import Ended, Pool, PoolPlan, Started
 from animate4d.bench.pool.config import BenchPoolConfig, Part
 from animate4d.bench.pool.sleeper import Sleeper
@@ -103,7 +103,7 @@ def measure(config: BenchPoolConfig, part: Part, folder: Path) -> None:
 def run_rows(config: BenchPoolConfig, part: Part, folder: Path, kill: Callable[[], None]) -> dict[str, Any]:
     """Let the pool work through the rows; in the part "faults" `kill` is called in the middle."""
     rows = sleeping_rows(config, config.rows if part == "makespan" else config.fault_rows)
-    places = places_of(config.gpus, config.gpus, rows=len(rows))
+    places = places_of(config.gpus, config.gpus, Wanted(rows=len(rows), model=True))
     plan = PoolPlan(places=places, model=None, version="", retries=10, row_seconds=3600.0)
     ended: dict[str, int] = dict.fromkeys((row.id for row in rows), 0)
     starts, failed, slept = 0, 0, sum(float(row.prompt) for row in rows)

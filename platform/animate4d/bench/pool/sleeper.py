@@ -14,7 +14,7 @@ from animate4d.pipeline.config import Request
 class Sleeper:
     """Stands in for `batch.worker.RowWorker`: same methods, and the same promise about rows already done."""
 
-    def prepare(self, _model: str | None, _version: str, _threads: int) -> dict[str, Any]:
+    def prepare(self, _model: str | None, _version: str, _threads: int, _on_gpu: bool) -> dict[str, Any]:
         """Be ready."""
         return {"state": "done"}
 
