@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from animate4d.core.cameras import Rig, world_to_camera_cv
 from animate4d.core.clip import MultiViewVideo
@@ -103,6 +104,17 @@ def bending_tube():
     torch.set_num_threads(1)
     mesh = build_tube()
     vertices = np.stack([bend(mesh.vertices, amount) for amount in np.linspace(0, 1.6, 5)])
+    return mesh, vertices, film(mesh, vertices, 64)
+
+
+@pytest.fixture(scope="session")
+def tumbling_tube():
+    """A tube that turns over between frames, its vertices, and its video at 64 px from four views."""
+    torch.set_num_threads(1)
+    mesh = build_tube()
+    turns = Rotation.from_rotvec([[0, 0, 0], [2.3, 0.6, 0.2], [0.4, 0.3, 2.8]]).as_matrix()
+    shifts = np.array([[0, 0, 0], [0.15, 0.0, 0.1], [-0.1, 0.1, 0.0]])
+    vertices = (mesh.vertices @ turns.swapaxes(1, 2) + shifts[:, None]).astype(np.float32)
     return mesh, vertices, film(mesh, vertices, 64)
 
 

@@ -36,6 +36,18 @@ def test_splats_on_the_mask_cost_little_and_strays_are_pulled_home(bending_tube)
     assert (gradient[0, :, 1, 1] > 0).all()
 
 
+def test_nothing_is_pulled_back_from_beyond_a_border_that_cuts_the_object_off(bending_tube):
+    pictures = disc(prepare_pictures(bending_tube[2], 64, 1, "native"), 32, 2)
+    silhouette = Silhouette(pictures)
+    xy = torch.tensor([[32.0, -9.0], [-9.0, 2.0]]).expand(1, 4, 2, 2).clone().requires_grad_()
+    outside = silhouette.pull(xy, torch.tensor([1]))
+    closed = Silhouette(disc(pictures, 32, 20)).pull(xy, torch.tensor([1]))
+    gradient, elsewhere = (torch.autograd.grad(loss.sum(), xy, retain_graph=True)[0] for loss in (outside, closed))
+    # above the picture only the mask's pixels call; beside it, and where the mask is whole, the border itself pulls
+    assert gradient[0, :, 0, 1].abs().max() < 0.5 * elsewhere[0, :, 0, 1].abs().min()
+    assert (gradient[0, :, 1, 0] < 0).all()
+
+
 def test_uncovered_mask_calls_the_nearest_splat(bending_tube):
     pictures = disc(prepare_pictures(bending_tube[2], 64, 1, "native"), 32, 32)
     silhouette = Silhouette(pictures)

@@ -26,6 +26,7 @@ WITHOUT: Mapping[str, dict[str, Any]] = {
     "no warm start": {"starts": ("rest",), "backward_steps": 0},
     "no competing starts": {"starts": ("neighbour",), "backward_steps": 0},
     "no way back": {"backward_steps": 0},
+    "no rigid starts": {"rigid_starts": False},
     "no stiff start": {"stiffness": 1.0},
     "no image levels": {"levels": 1},
     "no joint steps": {"joint_steps": 0},

@@ -28,6 +28,9 @@ class Silhouette:
         distance = np.zeros(masks.shape, np.float32)
         callers = np.zeros((*masks.shape[:2], CALLERS, 2), np.float32)
         calling = np.zeros(masks.shape[:2], np.float32)
+        # where the object leaves the picture (left, top; right, bottom), nobody knows how far
+        self._low = torch.from_numpy(~np.stack([masks[..., 0].any(-1), masks[..., 0, :].any(-1)], -1))
+        self._high = torch.from_numpy(~np.stack([masks[..., -1].any(-1), masks[..., -1, :].any(-1)], -1))
         for frame, view in np.ndindex(*masks.shape[:2]):
             mask = masks[frame, view]
             if not mask.any():
@@ -53,7 +56,10 @@ class Silhouette:
         field = self._distance[frames].view(batch * views, 1, height, width)
         outside = F.grid_sample(field, grid, padding_mode="border", align_corners=False).view(batch, views, count)
         # beyond the border the field is flat: the distance to the image keeps a slope back into it
-        outside = outside + (xy - xy.detach().clamp(min=torch.zeros(2), max=end)).abs().sum(-1)
+        beyond = (-xy).clamp(min=0) * self._low[frames][:, :, None] + (xy - end).clamp(min=0) * self._high[frames][
+            :, :, None
+        ]
+        outside = outside + beyond.sum(-1)
         callers = self._callers[frames]
         nearest = torch.from_numpy(_nearest(callers.flatten(0, 1).numpy(), xy.detach().flatten(0, 1).numpy()))
         called = torch.gather(xy, 2, nearest.view(batch, views, CALLERS, 1).expand(-1, -1, -1, 2)) - callers
