@@ -9,6 +9,7 @@ from animate4d.batch.config import AnimateBatchConfig
 from animate4d.batch.manifest import read_manifest
 from animate4d.batch.plan import plan_rows
 from animate4d.batch.run import animate_batch
+from animate4d.core.errors import ConfigError
 from animate4d.core.hashing import hash_file
 from animate4d.pipeline.config import AnimateOptions
 from animate4d.pipeline.receipt import StageClock, write_receipt
@@ -66,6 +67,20 @@ def test_the_plan_tells_every_row_and_the_sums_and_writes_nothing(folder, capsys
         == 0
     )
     assert not (folder / "new").exists()
+
+
+@pytest.mark.parametrize("fit", ["standard", "paper"])
+def test_gpus_are_shared_only_by_fits_that_can_use_them(folder, capsys, fit):
+    manifest = write(folder, "fox,fox.obj,jumps,generated")
+    options = AnimateOptions(fit=fit)
+    config = AnimateBatchConfig(
+        manifest=manifest, out=folder / "out", plan=True, gpu_share=0.5, fit_share=0.1, options=options
+    )
+    if fit == "paper":
+        assert animate_batch(config) == 0
+        return
+    with pytest.raises(ConfigError, match="no row has fit=paper"):
+        animate_batch(config)
 
 
 def test_a_row_that_was_done_with_less_after_running_out_of_memory_is_kept(folder):

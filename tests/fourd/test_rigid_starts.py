@@ -11,6 +11,7 @@ from animate4d.fourd.config import FitConfig
 from animate4d.fourd.deform import SplatRig
 from animate4d.fourd.fit import fit_motion
 from animate4d.fourd.graph import build_graph
+from animate4d.fourd.graph_fit import GraphFit
 from animate4d.fourd.photometric import prepare_pictures
 from animate4d.fourd.rigid_starts import TURNS, RigidStarts, mask_centres
 from animate4d.fourd.silhouette import Silhouette
@@ -79,3 +80,15 @@ def test_a_fit_follows_an_object_that_turns_over(tumbling_tube):
     )
     assert found < 0.1
     assert lost > 3 * found
+
+
+@pytest.mark.parametrize("frame", [1, 2])
+def test_a_jump_is_measured_to_the_nearer_neighbour(tumbling_tube, frame):
+    mesh, _, video = tumbling_tube
+    pictures = prepare_pictures(video, 64, 2, "native")
+    rig = SplatRig(mesh, build_graph(mesh.vertices, mesh.faces, 16), sample_splats(mesh, 500))
+    fit = GraphFit(rig, pictures, None, CONFIG)
+    poses = torch.zeros(3, 16, 6)
+    poses[:, :, 0] = torch.tensor([0.0, 0.1, 0.4])[:, None]
+    assert fit._jump(poses, frame) == pytest.approx({1: 0.1, 2: 0.3}[frame])
+    assert fit._jump(poses, frame, poses[0]) == pytest.approx({1: 0.0, 2: 0.1}[frame])

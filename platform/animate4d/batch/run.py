@@ -59,11 +59,14 @@ def animate_batch(config: AnimateBatchConfig) -> int:
 
     Raises:
         ManifestError: the manifest as a whole is wrong.
-        ConfigError: the output folder cannot be written, or another batch holds it.
+        ConfigError: the output folder cannot be written, or another batch holds it; or GPUs are to be shared by fits
+            that cannot use them.
         ModelError: the model is missing or wrong and some row needs it.
         ClusterError: the cluster cannot hold a worker.
     """
     manifest = read_manifest(input_path(config.manifest), config.options)
+    if config.fit_share and not any(row.request and row.request.options.fit == "paper" for row in manifest.rows):
+        raise ConfigError("fit_share is given, but no row has fit=paper; other fits run on the CPU: leave it out")
     out = durable_path(config.out)
     if config.plan:
         return show_plan(config, manifest, out)
@@ -83,17 +86,10 @@ def show_plan(config: AnimateBatchConfig, manifest: Manifest, out: Path) -> int:
 
 
 def _wanted(config: AnimateBatchConfig, rows: Sequence[ManifestRow]) -> Wanted:
-    """Return what the work on some rows asks of machines.
-
-    Raises:
-        ConfigError: fits shall share GPUs, but no row has one that can.
-    """
-    requests = [row.request for row in rows if row.request is not None]
-    if config.fit_share and requests and not any(request.options.fit == "paper" for request in requests):
-        raise ConfigError("fit_share is given, but no row to do has fit=paper; other fits run on the CPU: leave it out")
+    """Return what the work on some rows asks of machines."""
     return Wanted(
         rows=len(rows),
-        model=any(request.video == "generated" for request in requests),
+        model=any(row.request is not None and row.request.video == "generated" for row in rows),
         at_once=config.workers,
         gpu_share=config.gpu_share,
         fit_share=config.fit_share,

@@ -162,8 +162,8 @@ class GraphFit:
     def _jump(self, poses: Tensor, frame: int, pose: Tensor | None = None) -> float:
         """Return how far the nodes of a frame, or of another pose in its place, are from the nearer neighbour's."""
         here = poses[frame] if pose is None else pose
-        near = poses[[frame - 1, min(frame + 1, len(poses) - 1)], :, :3]
-        return float((near - here[:, :3]).norm(dim=-1).mean(-1).min())
+        near = [other for other in (frame - 1, frame + 1) if other < len(poses)]
+        return float((poses[near, :, :3] - here[:, :3]).norm(dim=-1).mean(-1).min())
 
     def _compete(self, poses: Tensor, losses: Tensor, frame: int, starts: Tensor, steps: int) -> bool:
         """Fit one frame from each start `[B, M, 6]`; keep the best if it beats what is there (in place), and say so."""
