@@ -121,7 +121,7 @@ class FitConfig:
 
 
 def draft() -> FitConfig:
-    """Return settings for a quick look (about 20 CPU seconds for 16 frames): fewer nodes and steps."""
+    """Return settings for a quick look (about 25 CPU seconds for 16 frames): fewer nodes and steps."""
     return FitConfig(
         nodes=100, levels=2, backward_steps=12, joint_steps=12, fine_steps=0, fine_rigidity=1.0, bias_steps=40
     )
