@@ -166,7 +166,9 @@ async function main() {
   function showFacts(rate) {
     const parts = [`${scene.splats.toLocaleString("en")} splats`];
     if (scene.mesh) parts.push(`${scene.mesh.triangles.toLocaleString("en")} triangles`);
-    parts.push(`${scene.frames} frames`, `${canvas.width} × ${canvas.height} px`);
+    parts.push(`${scene.frames} frames`);
+    // the first time nothing is drawn yet, and the canvas has the browser's size, not ours
+    if (canvas.dataset.rate) parts.push(`${canvas.width} × ${canvas.height} px`);
     if (rate) parts.push(`${rate.toFixed(0)} pictures a second`);
     element("facts").textContent = parts.join(" · ");
     canvas.dataset.rate = rate.toFixed(1);
