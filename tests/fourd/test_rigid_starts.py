@@ -50,6 +50,20 @@ def test_masks_say_where_the_object_is(tumbling_tube):
     assert torch.isnan(centres[2]).all()
 
 
+def test_opposite_views_from_one_height_still_give_a_place(tumbling_tube):
+    _, _, video = tumbling_tube
+    pictures = prepare_pictures(video, 64, 1, "native")
+    # the same two views, but looking straight at each other
+    viewmats = pictures.viewmats[[0, 0]].clone()
+    viewmats[1, [0, 2]] *= -1
+    viewmats[1, 2, 3] = viewmats[0, 2, 3]
+    frames = pictures.frames[:, [0, 0]].clone()
+    frames[:, :, 3] = 0.0
+    frames[:, :, 3, 24:40, 24:40] = 1.0
+    centres = mask_centres(replace(pictures, frames=frames, viewmats=viewmats, intrinsics=pictures.intrinsics[[0, 0]]))
+    assert torch.isfinite(centres).all()
+
+
 @pytest.mark.parametrize("frame", [1, 2])
 def test_the_turned_object_is_found(tumbling_tube, frame):
     mesh, vertices, video = tumbling_tube

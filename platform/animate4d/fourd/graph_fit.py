@@ -140,7 +140,7 @@ class GraphFit:
             if losses[frame] <= limit:
                 continue
             start, loss = starts.best(frame)
-            if loss > PROMISE * losses[frame]:
+            if not len(start) or not loss <= PROMISE * losses[frame]:
                 continue
             before, old = poses[frame].clone(), float(losses[frame])
             if not self._compete(poses, losses, frame, start, config.forward_steps):

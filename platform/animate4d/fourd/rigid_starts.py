@@ -117,7 +117,8 @@ def mask_centres(pictures: Pictures) -> Tensor:
             across = np.eye(3) - np.outer(ray, ray) / (ray @ ray)
             square += across
             right += across @ (-turn.T @ poses[view, :3, 3])
-        found[frame] = np.linalg.solve(square, right)
+        # least squares, because opposite views from the same height have parallel rays
+        found[frame] = np.linalg.lstsq(square, right, rcond=None)[0]
     return torch.from_numpy(found).float()
 
 

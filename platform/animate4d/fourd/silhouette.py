@@ -56,10 +56,8 @@ class Silhouette:
         field = self._distance[frames].view(batch * views, 1, height, width)
         outside = F.grid_sample(field, grid, padding_mode="border", align_corners=False).view(batch, views, count)
         # beyond the border the field is flat: the distance to the image keeps a slope back into it
-        beyond = (-xy).clamp(min=0) * self._low[frames][:, :, None] + (xy - end).clamp(min=0) * self._high[frames][
-            :, :, None
-        ]
-        outside = outside + beyond.sum(-1)
+        low, high = self._low[frames][:, :, None], self._high[frames][:, :, None]
+        outside = outside + ((-xy).clamp(min=0) * low + (xy - end).clamp(min=0) * high).sum(-1)
         callers = self._callers[frames]
         nearest = torch.from_numpy(_nearest(callers.flatten(0, 1).numpy(), xy.detach().flatten(0, 1).numpy()))
         called = torch.gather(xy, 2, nearest.view(batch, views, CALLERS, 1).expand(-1, -1, -1, 2)) - callers
