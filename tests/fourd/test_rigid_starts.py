@@ -51,17 +51,16 @@ def test_masks_say_where_the_object_is(tumbling_tube):
 
 
 def test_opposite_views_from_one_height_still_give_a_place(tumbling_tube):
-    _, _, video = tumbling_tube
-    pictures = prepare_pictures(video, 64, 1, "native")
-    # the same two views, but looking straight at each other
-    viewmats = pictures.viewmats[[0, 0]].clone()
-    viewmats[1, [0, 2]] *= -1
-    viewmats[1, 2, 3] = viewmats[0, 2, 3]
-    frames = pictures.frames[:, [0, 0]].clone()
-    frames[:, :, 3] = 0.0
+    pictures = prepare_pictures(tumbling_tube[2], 64, 1, "native")
+    viewmats = torch.stack([torch.diag(torch.tensor(axes)) for axes in ([1.0, 1, 1, 1], [-1.0, 1, -1, 1])])
+    viewmats[:, 2, 3] = 3.0
+    lens = torch.tensor([[64.0, 0, 32], [0, 64, 32], [0, 0, 1]]).expand(2, 3, 3)
+    frames = torch.zeros_like(pictures.frames[:, :2])
     frames[:, :, 3, 24:40, 24:40] = 1.0
-    centres = mask_centres(replace(pictures, frames=frames, viewmats=viewmats, intrinsics=pictures.intrinsics[[0, 0]]))
-    assert torch.isfinite(centres).all()
+    centres = mask_centres(replace(pictures, frames=frames, viewmats=viewmats, intrinsics=lens))
+    # nothing says how far along the one ray, but it is not beyond the cameras
+    assert centres[:, :2].abs().max() < 1e-6
+    assert centres[:, 2].abs().max() <= 3.0
 
 
 @pytest.mark.parametrize("frame", [1, 2])
